@@ -1,0 +1,19 @@
+//! Wire objects, ids and validation of Flynn's APIs.
+//!
+//! Entry points: [`id`] for names, [`host`] for the node daemon's API, [`discoverd`] for service discovery,
+//! [`image`] for artifacts and manifests, [`init`] for what passes between daemon, monitor and `flynn-init`.
+//!
+//! **Invariant:** no I/O, no clock, no environment: this crate compiles for every platform the client runs on.
+//! **Invariant:** the JSON of these types is what existing clients send and expect, quirks included; the tests beside
+//! each module fix it byte by byte.
+
+#![forbid(unsafe_code)]
+
+pub mod discoverd;
+pub mod error;
+pub mod host;
+pub mod id;
+pub mod image;
+pub mod init;
+pub mod resource;
+pub mod time;
