@@ -1,5 +1,6 @@
 //! Objects of the host API on port 1113.
 
+pub mod attach;
 mod config;
 mod event;
 mod job;

@@ -102,34 +102,3 @@ pub struct AttachRequest {
     #[serde(skip_serializing_if = "is_default")]
     pub width: u16,
 }
-
-/// The attach protocol after the 101 response (spec flynn-host section 4.6). All integers are big-endian.
-pub mod attach {
-    /// Value of the `Upgrade` header.
-    pub const PROTOCOL: &str = "flynn-attach/0";
-
-    pub const FLAG_STDOUT: u8 = 1;
-    pub const FLAG_STDERR: u8 = 2;
-    pub const FLAG_STDIN: u8 = 4;
-    pub const FLAG_LOGS: u8 = 8;
-    pub const FLAG_STREAM: u8 = 16;
-    pub const FLAG_INIT_LOG: u8 = 32;
-
-    pub const SUCCESS: u8 = 0;
-    pub const WAITING: u8 = 1;
-    pub const ERROR: u8 = 2;
-    pub const DATA: u8 = 3;
-    pub const SIGNAL: u8 = 4;
-    pub const EXIT: u8 = 5;
-    pub const RESIZE: u8 = 6;
-
-    pub const STREAM_STDIN: u8 = 0;
-    pub const STREAM_STDOUT: u8 = 1;
-    pub const STREAM_STDERR: u8 = 2;
-    pub const STREAM_INIT_LOG: u8 = 3;
-
-    /// Texts that clients compare.
-    pub const ALREADY_ATTACHED: &str = "host: job is attached";
-    pub const NOT_RUNNING: &str = "host: job not running";
-    pub const STDIN_CLOSED: &str = "stdin is closed";
-}

@@ -1,0 +1,177 @@
+//! The thread that writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use flynn_types::id::JobId;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::database::{Changes, Database, StoreError};
+
+/// Pause before a failed write is tried again, for example because the disk was full.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Gives the newest version of a job; `None` means that it is to be deleted.
+type Snapshot = Box<dyn Fn(&JobId) -> Option<Vec<u8>> + Send>;
+type Answer = oneshot::Sender<Result<(), Arc<StoreError>>>;
+
+#[derive(Default)]
+struct Pending {
+    jobs: BTreeSet<JobId>,
+    documents: BTreeMap<String, Option<Vec<u8>>>,
+    waiters: Vec<Answer>,
+    stopping: bool,
+    failing: bool,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.documents.is_empty() && self.waiters.is_empty()
+    }
+}
+
+/// Writes changes in the background and tells those who wait when they are safe.
+pub(crate) struct Persister {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    wake: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Persister {
+    pub(crate) fn start(database: Database, snapshot: Snapshot) -> Self {
+        let shared = Arc::new(Shared::default());
+        let worker = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("state-writer".into())
+            .spawn(move || run(&worker, &database, &snapshot))
+            .expect("the kernel gives a daemon that starts its second thread");
+        Self { shared, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// The job changed; it is written soon.
+    pub(crate) fn job_changed(&self, id: &JobId) {
+        self.shared.lock().jobs.insert(id.clone());
+        self.shared.wake.notify_one();
+    }
+
+    /// The document changed; it is written soon.
+    pub(crate) fn document_changed<T: serde::Serialize>(&self, key: &str, value: &T) {
+        let value = serde_json::to_vec(value).expect("documents have string keys only");
+        self.shared.lock().documents.insert(key.to_owned(), Some(value));
+        self.shared.wake.notify_one();
+    }
+
+    /// Waits until every change named before this call is on disk, or until writing them failed once.
+    pub(crate) async fn synced(&self) -> Result<(), Arc<StoreError>> {
+        let (answer, result) = oneshot::channel();
+        {
+            let mut pending = self.shared.lock();
+            if pending.stopping {
+                return Err(Arc::new(StoreError::Closed));
+            }
+            pending.waiters.push(answer);
+        }
+        self.shared.wake.notify_one();
+        result.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Closed)))
+    }
+
+    /// Whether the last write failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.shared.lock().failing
+    }
+
+    /// Writes what is left and ends the thread.
+    pub(crate) fn stop(&self) {
+        self.shared.lock().stopping = true;
+        self.shared.wake.notify_one();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            warn!("the state writer ended by a panic");
+        }
+    }
+}
+
+impl Drop for Persister {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn run(shared: &Shared, database: &Database, snapshot: &Snapshot) {
+    loop {
+        let (taken, stopping) = next(shared);
+        if taken.is_empty() && stopping {
+            return;
+        }
+        let changes = Changes {
+            jobs: taken.jobs.iter().map(|id| (id.clone(), snapshot(id))).collect(),
+            documents: taken.documents.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        };
+        match database.commit(&changes) {
+            Ok(()) => {
+                let mut pending = shared.lock();
+                if std::mem::take(&mut pending.failing) {
+                    info!("state is written again");
+                }
+                drop(pending);
+                taken.waiters.into_iter().for_each(|waiter| drop(waiter.send(Ok(()))));
+            }
+            Err(err) => {
+                give_back(shared, database, taken, err);
+                if stopping {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn next(shared: &Shared) -> (Pending, bool) {
+    let mut pending = shared.lock();
+    while pending.is_empty() && !pending.stopping {
+        pending = shared.wake.wait(pending).unwrap_or_else(PoisonError::into_inner);
+    }
+    let taken = Pending {
+        jobs: std::mem::take(&mut pending.jobs),
+        documents: std::mem::take(&mut pending.documents),
+        waiters: std::mem::take(&mut pending.waiters),
+        ..Pending::default()
+    };
+    (taken, pending.stopping)
+}
+
+/// Keeps the changes for the next try, except where something newer came meanwhile.
+fn give_back(shared: &Shared, database: &Database, taken: Pending, err: StoreError) {
+    warn!(err = &err as &dyn std::error::Error, "state cannot be written, trying again");
+    let err = Arc::new(err);
+    taken.waiters.into_iter().for_each(|waiter| drop(waiter.send(Err(Arc::clone(&err)))));
+    let mut pending = shared.lock();
+    pending.failing = true;
+    pending.jobs.extend(taken.jobs);
+    for (key, value) in taken.documents {
+        pending.documents.entry(key).or_insert(value);
+    }
+    // Waiters that come during the pause are answered by the next try.
+    let (pending, _) = shared.wake.wait_timeout(pending, RETRY_PAUSE).unwrap_or_else(PoisonError::into_inner);
+    drop(pending);
+    // After an I/O error redb refuses all writes until the file is opened again.
+    if let Err(err) = database.reopen() {
+        warn!(err = &err as &dyn std::error::Error, "state file cannot be opened again");
+    }
+}
