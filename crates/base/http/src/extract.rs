@@ -1,0 +1,53 @@
+//! JSON request bodies.
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{FromRequest, Request};
+use axum::http::header;
+use bytes::Bytes;
+use flynn_types::error::{ApiError, ErrorCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::Failure;
+
+/// Longest JSON body in bytes.
+pub const MAX_BODY: usize = 10 << 20;
+
+/// A JSON body. Whatever is wrong with it is a 400 with the texts that clients know.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> Json<T> {
+    /// Reads and parses the body.
+    pub async fn read(request: Request) -> Result<Self, Failure> {
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if !content_type.is_some_and(|value| value.contains("application/json")) {
+            return Err(ApiError::validation("", "Content-Type must be application/json").into());
+        }
+        let bytes = read_body(request.into_body()).await?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|err| {
+            tracing::debug!(%err, "request body is not the JSON that was expected");
+            ApiError::syntax().into()
+        })
+    }
+}
+
+async fn read_body(body: Body) -> Result<Bytes, Failure> {
+    let too_big = || ApiError::new(ErrorCode::BodyTooBig, format!("the request body is longer than {MAX_BODY} bytes"));
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_big().into());
+    }
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(err) if err.is::<LengthLimitError>() => Err(too_big().into()),
+        Err(_) => Err(ApiError::syntax().into()), // cut off
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        Self::read(request).await
+    }
+}
