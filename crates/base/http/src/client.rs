@@ -75,6 +75,7 @@ pub struct Client {
     base: String,
     inner: legacy::Client<HttpConnector, Full<Bytes>>,
     authorization: Option<HeaderValue>,
+    headers: HeaderMap,
     timeout: Duration,
 }
 
@@ -89,7 +90,7 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector);
-        Self { base: base.trim_end_matches('/').to_owned(), inner, authorization: None, timeout: REQUEST_TIMEOUT }
+        Self { base: base.trim_end_matches('/').to_owned(), inner, authorization: None, headers: HeaderMap::new(), timeout: REQUEST_TIMEOUT }
     }
 
     /// Sends the key as the password of HTTP Basic.
@@ -97,6 +98,17 @@ impl Client {
     pub fn with_basic_auth(mut self, key: &str) -> Self {
         let encoded = base64::prelude::BASE64_STANDARD.encode(format!(":{key}"));
         self.authorization = HeaderValue::from_str(&format!("Basic {encoded}")).ok();
+        self
+    }
+
+    /// Sends these headers with every request; invalid ones are left out.
+    #[must_use]
+    pub fn with_headers<'a>(mut self, headers: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
+        for (name, value) in headers {
+            if let (Ok(name), Ok(value)) = (name.parse::<header::HeaderName>(), HeaderValue::from_str(value)) {
+                self.headers.insert(name, value);
+            }
+        }
         self
     }
 
@@ -216,6 +228,7 @@ impl Client {
         if let Some(authorization) = &self.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
+        headers.extend(self.headers.clone());
         headers.extend(extra.clone());
         Ok(request)
     }
