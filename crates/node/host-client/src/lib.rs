@@ -1,0 +1,12 @@
+//! The client of the host API on port 1113.
+//!
+//! [`Client`] has a method per endpoint. [`Client::attach`] gives the two directions of a job's streams.
+
+#![forbid(unsafe_code)]
+
+mod attach;
+mod client;
+
+pub use attach::{AttachError, AttachReceiver, AttachSender};
+pub use client::Client;
+pub use flynn_http::ClientError;
