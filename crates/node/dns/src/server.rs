@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio_util::sync::CancellationToken;
@@ -12,12 +13,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::directory::Directory;
 use crate::forward::Forwarder;
-use crate::wire::{Answer, CLASS_ANY, CLASS_IN, EDNS_LEN, Parsed, Query, UDP_LEN, error_reply, rcode};
+use crate::wire::{Answer, CLASS_ANY, CLASS_IN, EDNS_LEN, Invalid, Query, UDP_LEN, error_reply, rcode};
 use crate::zone::{Scratch, Transport, Zone};
 use crate::{tcp, udp};
 
 /// Receive buffer of the UDP socket in bytes: a burst of thousands of queries while the loop is busy.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// How long queries that were taken may go on when the server ends.
+const GRACE: Duration = Duration::from_secs(2);
 /// Ports tried until one is free for both UDP and TCP.
 const PORT_ATTEMPTS: usize = 20;
 
@@ -86,8 +89,17 @@ pub struct DnsServer {
     shared: Arc<Shared>,
     udp: Vec<Arc<tokio::net::UdpSocket>>,
     tcp: Vec<Arc<tokio::net::TcpListener>>,
-    stop: CancellationToken,
+    ends: Ends,
     tasks: TaskTracker,
+}
+
+/// How the server's tasks are ended.
+#[derive(Clone, Default)]
+pub(crate) struct Ends {
+    /// No new queries are taken.
+    pub(crate) stop: CancellationToken,
+    /// Whatever still runs is given up.
+    pub(crate) cut: CancellationToken,
 }
 
 impl std::fmt::Debug for DnsServer {
@@ -119,14 +131,14 @@ impl DnsServer {
             forwarded: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
         });
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (ends, tasks) = (Ends::default(), TaskTracker::new());
         for socket in &udp {
-            tasks.spawn(udp::serve(Arc::clone(&shared), Arc::clone(socket), tasks.clone(), stop.clone()));
+            tasks.spawn(udp::serve(Arc::clone(&shared), Arc::clone(socket), tasks.clone(), ends.clone()));
         }
         for listener in &tcp {
-            tasks.spawn(tcp::serve(Arc::clone(&shared), Arc::clone(listener), tasks.clone(), stop.clone()));
+            tasks.spawn(tcp::serve(Arc::clone(&shared), Arc::clone(listener), tasks.clone(), ends.clone()));
         }
-        Ok(Self { shared, udp, tcp, stop, tasks })
+        Ok(Self { shared, udp, tcp, ends, tasks })
     }
 
     /// Where UDP is answered.
@@ -163,17 +175,22 @@ impl DnsServer {
         }
     }
 
-    /// Stops answering; queries at upstreams are given up.
+    /// Takes no more queries; those that were taken get their answers, within two seconds. Queries that arrive from now
+    /// on wait in the sockets for whoever else has them.
     pub async fn shutdown(self) {
-        self.stop.cancel();
+        self.ends.stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
+            self.ends.cut.cancel();
+            self.tasks.wait().await;
+        }
     }
 }
 
 impl Drop for DnsServer {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.ends.stop.cancel();
+        self.ends.cut.cancel();
     }
 }
 
@@ -249,13 +266,10 @@ impl Shared {
     /// Answers what can be answered at once.
     pub(crate) fn reply(&self, packet: &[u8], transport: Transport, scratch: &mut Scratch, out: &mut Vec<u8>) -> Reply {
         let query = match Query::parse(packet) {
-            Parsed::Query(query) => query,
-            Parsed::Ignore => {
+            Ok(query) => query,
+            Err(invalid) => {
                 self.malformed.fetch_add(1, Ordering::Relaxed);
-                return Reply::None;
-            }
-            Parsed::Bad(code) => {
-                self.malformed.fetch_add(1, Ordering::Relaxed);
+                let Invalid::Code(code) = invalid else { return Reply::None };
                 error_reply(packet, code, out);
                 return Reply::Ready;
             }
@@ -285,7 +299,7 @@ impl Shared {
     /// The upstreams' answer to a packet that [`Shared::reply`] wants forwarded.
     pub(crate) async fn forward(&self, packet: &[u8], transport: Transport) -> Vec<u8> {
         let mut out = Vec::new();
-        let Parsed::Query(query) = Query::parse(packet) else { return out };
+        let Ok(query) = Query::parse(packet) else { return out };
         let limit = limit(&query, transport);
         match self.forwarder.ask(&query, transport, limit).await {
             Ok(answer) => answer,

@@ -4,10 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::net::UdpSocket;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::server::{Reply, Shared};
+use crate::server::{Ends, Reply, Shared};
 use crate::zone::{Scratch, Transport};
 
 /// Longest query.
@@ -17,14 +16,14 @@ const BURST: usize = 64;
 /// Queries that wait for upstreams at once; more are dropped, and their clients ask again.
 const FORWARDS: usize = 2048;
 
-pub(crate) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, tasks: TaskTracker, stop: CancellationToken) {
+pub(crate) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, tasks: TaskTracker, ends: Ends) {
     let mut packet = vec![0; QUERY_LEN];
     let mut answer = Vec::with_capacity(QUERY_LEN);
     let mut scratch = Scratch::default();
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = ends.stop.cancelled() => return,
             ready = socket.readable() => if let Err(err) = ready {
                 tracing::error!(%err, "DNS socket failed");
                 return;
@@ -41,9 +40,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, tasks: Ta
                 Reply::Ready => send(&socket, &answer, client).await,
                 Reply::Forward if tasks.len() >= FORWARDS => {}
                 Reply::Forward => {
-                    let (shared, socket, stop) = (Arc::clone(&shared), Arc::clone(&socket), stop.clone());
+                    let (shared, socket, cut) = (Arc::clone(&shared), Arc::clone(&socket), ends.cut.clone());
                     let query = packet[..len].to_vec();
-                    tasks.spawn(stop.run_until_cancelled_owned(async move {
+                    tasks.spawn(cut.run_until_cancelled_owned(async move {
                         let answer = shared.forward(&query, Transport::Udp).await;
                         send(&socket, &answer, client).await;
                     }));

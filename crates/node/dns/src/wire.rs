@@ -5,7 +5,7 @@ mod query;
 mod scan;
 
 pub(crate) use answer::{Answer, Owner, push_label};
-pub(crate) use query::{Parsed, Query, error_reply};
+pub(crate) use query::{Invalid, Query, error_reply};
 pub(crate) use scan::{Kind, Response, scan};
 
 /// Length of the header.

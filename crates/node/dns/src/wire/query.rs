@@ -2,14 +2,13 @@
 
 use super::{HEADER_LEN, flags, rcode, rtype, scan, u16_at};
 
-/// What a packet turned out to be.
-#[derive(Debug)]
-pub(crate) enum Parsed<'a> {
-    Query(Query<'a>),
+/// Why a packet is no query that can be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Invalid {
     /// Not a query, or too short to answer.
     Ignore,
     /// Answered with this code.
-    Bad(u8),
+    Code(u8),
 }
 
 /// A query with one question.
@@ -48,10 +47,6 @@ impl Name {
         let Some((start, len)) = self.labels.get(..self.count).and_then(|labels| labels.get(index)) else { return &[] };
         let start = usize::from(*start);
         self.bytes.get(start..start + usize::from(*len)).unwrap_or(&[])
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.count
     }
 
     /// Offset in the packet of the label at `index`, or of the final zero.
@@ -98,15 +93,15 @@ impl Name {
 }
 
 impl<'a> Query<'a> {
-    pub(crate) fn parse(packet: &'a [u8]) -> Parsed<'a> {
-        let Some(header) = packet.get(..HEADER_LEN) else { return Parsed::Ignore };
+    pub(crate) fn parse(packet: &'a [u8]) -> Result<Self, Invalid> {
+        let Some(header) = packet.get(..HEADER_LEN) else { return Err(Invalid::Ignore) };
         if header[2] & flags::RESPONSE != 0 {
-            return Parsed::Ignore; // answering answers would start a loop
+            return Err(Invalid::Ignore); // answering answers would start a loop
         }
         if header[2] & flags::OPCODE != 0 {
-            return Parsed::Bad(rcode::NOTIMP);
+            return Err(Invalid::Code(rcode::NOTIMP));
         }
-        Self::body(packet).map_or(Parsed::Bad(rcode::FORMERR), Parsed::Query)
+        Self::body(packet).ok_or(Invalid::Code(rcode::FORMERR))
     }
 
     fn body(packet: &'a [u8]) -> Option<Self> {
