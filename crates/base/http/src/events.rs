@@ -20,8 +20,25 @@ pub fn wants_events(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().any(accepts)
 }
 
+/// One event with what a client needs to resume after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item<T> {
+    /// Sent again by clients as `Last-Event-ID`. Without line breaks.
+    pub id: Option<String>,
+    pub data: T,
+}
+
 /// Answers with an event per item. An error is sent as the last event and ends the stream.
 pub fn sse<T, E>(items: impl Stream<Item = Result<T, E>> + Send + 'static) -> Response
+where
+    T: Serialize + 'static,
+    E: Display + 'static,
+{
+    sse_items(items.map(|item| item.map(|data| Item { id: None, data })))
+}
+
+/// Like [`sse`], for items with ids.
+pub fn sse_items<T, E>(items: impl Stream<Item = Result<Item<T>, E>> + Send + 'static) -> Response
 where
     T: Serialize + 'static,
     E: Display + 'static,
@@ -32,7 +49,7 @@ where
 }
 
 fn frames<T, E>(
-    items: impl Stream<Item = Result<T, E>> + Send + 'static,
+    items: impl Stream<Item = Result<Item<T>, E>> + Send + 'static,
     keep_alive: Duration,
 ) -> impl Stream<Item = Bytes> + Send
 where
@@ -46,13 +63,26 @@ where
             // No empty line: clients would take it for an item.
             Err(_silent) => Some((Bytes::from_static(b":\n"), Some(items))),
             Ok(None) => None,
-            Ok(Some(Ok(item))) => match serde_json::to_string(&item) {
-                Ok(json) => Some((Bytes::from(format!("data: {json}\n\n")), Some(items))),
+            Ok(Some(Ok(item))) => match frame(&item) {
+                Ok(frame) => Some((frame, Some(items))),
                 Err(err) => Some((error_frame(&err), None)),
             },
             Ok(Some(Err(err))) => Some((error_frame(&err), None)),
         }
     })
+}
+
+fn frame<T: Serialize>(item: &Item<T>) -> Result<Bytes, serde_json::Error> {
+    let mut frame = Vec::with_capacity(256);
+    if let Some(id) = &item.id {
+        frame.extend_from_slice(b"id: ");
+        frame.extend(id.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n' | 0)));
+        frame.push(b'\n');
+    }
+    frame.extend_from_slice(b"data: ");
+    serde_json::to_writer(&mut frame, &item.data)?;
+    frame.extend_from_slice(b"\n\n");
+    Ok(frame.into())
 }
 
 fn error_frame(err: &dyn Display) -> Bytes {
@@ -66,10 +96,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_has_exactly_the_bytes_that_clients_expect() {
-        let items = futures_util::stream::iter([Ok(1), Ok(2), Err("no\nmore"), Ok(3)]);
-        let bytes: Vec<Bytes> = frames(items, KEEP_ALIVE).collect().await;
-        assert_eq!(bytes.concat(), b"data: 1\n\ndata: 2\n\nevent: error\ndata: no more\n\n");
-        let silent = futures_util::stream::pending::<Result<u8, String>>();
+        let item = |id: Option<&str>, data| Item { id: id.map(str::to_owned), data };
+        let items = [Ok(item(None, 1)), Ok(item(Some("7\n"), 2)), Err("no\nmore"), Ok(item(None, 3))];
+        let bytes: Vec<Bytes> = frames(futures_util::stream::iter(items), KEEP_ALIVE).collect().await;
+        assert_eq!(bytes.concat(), b"data: 1\n\nid: 7\ndata: 2\n\nevent: error\ndata: no more\n\n");
+        let silent = futures_util::stream::pending::<Result<Item<u8>, String>>();
         let first = Box::pin(frames(silent, Duration::from_millis(1))).next().await.unwrap();
         assert_eq!(first, b":\n".as_slice());
     }

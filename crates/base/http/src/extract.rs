@@ -1,5 +1,7 @@
 //! JSON request bodies.
 
+use std::time::Duration;
+
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
@@ -12,6 +14,8 @@ use crate::Failure;
 
 /// Longest JSON body in bytes.
 pub const MAX_BODY: usize = 10 << 20;
+/// Longest time that a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A JSON body. Whatever is wrong with it is a 400 with the texts that clients know.
 #[derive(Clone, Copy, Debug)]
@@ -20,11 +24,21 @@ pub struct Json<T>(pub T);
 impl<T: DeserializeOwned> Json<T> {
     /// Reads and parses the body.
     pub async fn read(request: Request) -> Result<Self, Failure> {
+        Self::read_limited(request, MAX_BODY).await
+    }
+
+    /// Like [`Json::read`] with another limit in bytes.
+    pub async fn read_limited(request: Request, limit: usize) -> Result<Self, Failure> {
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         if !content_type.is_some_and(|value| value.contains("application/json")) {
             return Err(ApiError::validation("", "Content-Type must be application/json").into());
         }
-        let bytes = read_body(request.into_body()).await?;
+        Self::read_untyped(request, limit).await
+    }
+
+    /// For the endpoints that never looked at the content type.
+    pub async fn read_untyped(request: Request, limit: usize) -> Result<Self, Failure> {
+        let bytes = read_body(request.into_body(), limit).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|err| {
             tracing::debug!(%err, "request body is not the JSON that was expected");
             ApiError::syntax().into()
@@ -32,15 +46,15 @@ impl<T: DeserializeOwned> Json<T> {
     }
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Failure> {
-    let too_big = || ApiError::new(ErrorCode::BodyTooBig, format!("the request body is longer than {MAX_BODY} bytes"));
-    if body.size_hint().lower() > MAX_BODY as u64 {
+async fn read_body(body: Body, limit: usize) -> Result<Bytes, Failure> {
+    let too_big = || ApiError::new(ErrorCode::BodyTooBig, format!("the request body is longer than {limit} bytes"));
+    if body.size_hint().lower() > limit as u64 {
         return Err(too_big().into());
     }
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(err) if err.is::<LengthLimitError>() => Err(too_big().into()),
-        Err(_) => Err(ApiError::syntax().into()), // cut off
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(err)) if err.is::<LengthLimitError>() => Err(too_big().into()),
+        Ok(Err(_)) | Err(_) => Err(ApiError::syntax().into()), // cut off
     }
 }
 

@@ -2,22 +2,25 @@
 
 use bytes::{Buf as _, BytesMut};
 
-/// Longest line that is kept, in bytes.
-const MAX_LINE: usize = 16 << 20;
+/// Longest event in bytes.
+const MAX_EVENT: usize = 16 << 20;
 
 /// Cuts a byte stream into events. Pure: bytes in, events out.
 #[derive(Debug, Default)]
 pub struct EventParser {
     buffer: BytesMut,
-    event: String,
-    data: Vec<String>,
+    /// Bytes at the front of the buffer that hold no line feed.
+    searched: usize,
+    current: RawEvent,
+    has_data: bool,
 }
 
-/// One event: its type (empty is the usual one) and its data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One event: its type (empty is the usual one), its data, and its id if it has one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawEvent {
     pub event: String,
     pub data: String,
+    pub id: Option<String>,
 }
 
 impl EventParser {
@@ -29,33 +32,46 @@ impl EventParser {
     /// The next whole event. Events without data are skipped.
     ///
     /// # Errors
-    /// When a line is longer than any event of ours.
+    /// When an event is longer than any of ours.
     pub fn next_event(&mut self) -> Result<Option<RawEvent>, String> {
-        while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-            let line = self.buffer.split_to(end);
+        while let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+            let line = self.buffer.split_to(self.searched + end);
             self.buffer.advance(1);
+            self.searched = 0;
             let line = String::from_utf8_lossy(&line);
             let line = line.strip_suffix('\r').unwrap_or(&line);
             if line.is_empty() {
-                let (event, data) = (std::mem::take(&mut self.event), std::mem::take(&mut self.data));
-                if !data.is_empty() {
-                    return Ok(Some(RawEvent { event, data: data.join("\n") }));
+                let event = std::mem::take(&mut self.current);
+                if std::mem::take(&mut self.has_data) {
+                    return Ok(Some(event));
                 }
                 continue;
             }
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
-            let value = value.strip_prefix(' ').unwrap_or(value);
-            match field {
-                "data" => self.data.push(value.to_owned()),
-                "event" => value.clone_into(&mut self.event),
-                _ => {} // comments, ids, retry hints
+            self.take_field(field, value.strip_prefix(' ').unwrap_or(value));
+            self.check(self.current.data.len())?;
+        }
+        self.searched = self.buffer.len();
+        self.check(self.buffer.len())?;
+        Ok(None)
+    }
+
+    fn take_field(&mut self, field: &str, value: &str) {
+        match field {
+            "data" => {
+                if std::mem::replace(&mut self.has_data, true) {
+                    self.current.data.push('\n');
+                }
+                self.current.data.push_str(value);
             }
+            "event" => value.clone_into(&mut self.current.event),
+            "id" => self.current.id = Some(value.to_owned()),
+            _ => {} // comments, retry hints
         }
-        if self.buffer.len() > MAX_LINE {
-            Err(format!("a line of the event stream is longer than {MAX_LINE} bytes"))
-        } else {
-            Ok(None)
-        }
+    }
+
+    fn check(&self, length: usize) -> Result<(), String> {
+        if length > MAX_EVENT { Err(format!("an event is longer than {MAX_EVENT} bytes")) } else { Ok(()) }
     }
 }
 
@@ -71,11 +87,29 @@ mod tests {
             for piece in bytes.chunks(size) {
                 parser.push(piece);
                 while let Some(event) = parser.next_event().unwrap() {
-                    events.push((event.event, event.data));
+                    events.push((event.event, event.data, event.id));
                 }
             }
-            let wanted = [("", "{\"a\":1}"), ("error", "gone"), ("", "x\ny")];
-            assert_eq!(events, wanted.map(|(event, data)| (event.to_owned(), data.to_owned())), "{size}");
+            let wanted = [("", "{\"a\":1}", Some("7")), ("error", "gone", None), ("", "x\ny", None)];
+            let wanted = wanted.map(|(event, data, id)| (event.to_owned(), data.to_owned(), id.map(str::to_owned)));
+            assert_eq!(events, wanted, "{size}");
         }
+    }
+
+    #[test]
+    fn endless_lines_and_endless_events_are_refused() {
+        let mut parser = EventParser::default();
+        let line = [b'x'; 1 << 16];
+        let refused = (0..1000).any(|_| {
+            parser.push(&line);
+            parser.next_event().is_err()
+        });
+        assert!(refused);
+        let (mut parser, line) = (EventParser::default(), [b"data: ".as_slice(), &[b'x'; 1 << 16], b"\n"].concat());
+        let refused = (0..1000).any(|_| {
+            parser.push(&line);
+            parser.next_event().is_err()
+        });
+        assert!(refused);
     }
 }

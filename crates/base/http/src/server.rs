@@ -9,18 +9,24 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderName, HeaderValue, Request, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::FutureExt as _;
+use flynn_types::error::ApiError;
+use futures_util::{FutureExt as _, StreamExt as _};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
-use tracing::{debug, error, warn};
+use tracing::{Instrument as _, debug, error, info, warn};
+
+use crate::Failure;
+use crate::stall::{Lift, StallGuard};
 
 /// Limits of a server.
 #[derive(Clone, Debug)]
@@ -31,11 +37,21 @@ pub struct ServerOptions {
     pub grace: Duration,
     /// Connections at once; more wait in the listener's queue.
     pub max_connections: usize,
+    /// Longest time that a write may make no progress before the connection is cut. Upgraded ones have no limit.
+    pub stall_limit: Duration,
+    /// Log each request at level info (spec flynn-host section 2.7) and not only at debug.
+    pub log_requests: bool,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { header_timeout: Duration::from_secs(300), grace: Duration::from_secs(5), max_connections: 8192 }
+        Self {
+            header_timeout: Duration::from_secs(300),
+            grace: Duration::from_secs(5),
+            max_connections: 8192,
+            stall_limit: Duration::from_secs(120),
+            log_requests: false,
+        }
     }
 }
 
@@ -43,8 +59,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Pause after a failed accept, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` is cancelled; then finishes running requests for at most the grace time. Connections that
-/// were upgraded no longer belong to the server.
+/// Serves until `shutdown` is cancelled; then ends event streams, and finishes running requests for at most the grace
+/// time. Connections that were upgraded no longer belong to the server.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -99,11 +115,16 @@ async fn serve_connection(
     options: ServerOptions,
 ) {
     let _ = stream.set_nodelay(true); // only slower without
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| answer(router.clone(), request, peer));
+    // Spec flynn-host section 4.1.
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(180)));
+    let lift = Lift::default();
+    let io = TokioIo::new(StallGuard::new(stream, options.stall_limit, lift.clone()));
+    let exchange = Exchange { router, peer, lift, shutdown: shutdown.clone(), log_requests: options.log_requests };
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| exchange.clone().answer(request));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(180)));
-    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
@@ -116,33 +137,64 @@ async fn serve_connection(
     }
 }
 
-async fn answer(
-    mut router: Router,
-    request: Request<Incoming>,
+/// What one request needs.
+#[derive(Clone)]
+struct Exchange {
+    router: Router,
     peer: SocketAddr,
-) -> Result<Response, std::convert::Infallible> {
-    let mut request = request.map(Body::new);
-    request.extensions_mut().insert(ConnectInfo(peer));
-    let id = match request.headers().get(&REQUEST_ID) {
-        Some(id) => id.clone(),
-        None => {
-            let id = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("a UUID is ASCII");
-            request.headers_mut().insert(REQUEST_ID, id.clone());
-            id
+    lift: Lift,
+    shutdown: CancellationToken,
+    log_requests: bool,
+}
+
+impl Exchange {
+    async fn answer(mut self, request: Request<Incoming>) -> Result<Response, std::convert::Infallible> {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        let id = request
+            .headers()
+            .get(&REQUEST_ID)
+            .cloned()
+            .unwrap_or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("a UUID is ASCII"));
+        request.headers_mut().insert(REQUEST_ID, id.clone());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let req_id = String::from_utf8_lossy(id.as_bytes()).into_owned();
+        let span = tracing::info_span!("request", req_id, %method, path, client_ip = %self.peer.ip());
+        let mut response = self.handle(request).instrument(span).await;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.lift.lift();
+            return Ok(response);
         }
-    };
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let handled = std::panic::AssertUnwindSafe(router.call(request)).catch_unwind().await;
-    let mut response = match handled {
-        Ok(Ok(response)) => response,
-        Err(_panic) => {
-            error!(%method, path, "the request's handler panicked");
-            crate::Failure(flynn_types::error::ApiError::internal("the server failed on this request")).into_response()
-        }
-    };
-    debug!(%method, path, status = response.status().as_u16(), client_ip = %peer.ip(), req_id = id.to_str().unwrap_or(""), "request completed");
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(REQUEST_ID, id);
+        if is_event_stream(&response) {
+            let shutdown = self.shutdown.cancelled_owned();
+            response = response.map(|body| Body::from_stream(body.into_data_stream().take_until(shutdown)));
+        }
+        Ok(response)
     }
-    Ok(response)
+
+    async fn handle(&mut self, request: Request<Body>) -> Response {
+        let begin = Instant::now();
+        self.log(|| debug!("request started"), || info!("request started"));
+        let handled = std::panic::AssertUnwindSafe(self.router.call(request)).catch_unwind().await;
+        let response = match handled {
+            Ok(Ok(response)) => response,
+            Err(_panic) => {
+                error!("the request's handler panicked");
+                Failure(ApiError::internal("the server failed on this request, its log says why")).into_response()
+            }
+        };
+        let (status, duration) = (response.status().as_u16(), begin.elapsed());
+        self.log(|| debug!(status, ?duration, "request completed"), || info!(status, ?duration, "request completed"));
+        response
+    }
+
+    fn log(&self, quiet: impl FnOnce(), loud: impl FnOnce()) {
+        if self.log_requests { loud() } else { quiet() }
+    }
+}
+
+fn is_event_stream(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
 }

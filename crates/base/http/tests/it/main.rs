@@ -1,5 +1,9 @@
 //! Server and client against each other, over real sockets.
 
+mod faults;
+mod streams;
+mod tls;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,7 +33,11 @@ async fn start(router: Router) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let options = ServerOptions { grace: Duration::from_secs(1), ..ServerOptions::default() };
+    let options = ServerOptions {
+        grace: Duration::from_secs(1),
+        stall_limit: Duration::from_secs(1),
+        ..ServerOptions::default()
+    };
     let task = tokio::spawn(serve(listener, router, shutdown.clone(), options));
     Server { client: Client::new(&format!("http://{address}")), address, shutdown, task }
 }
@@ -139,7 +147,7 @@ async fn events_arrive_one_by_one_and_a_slow_reader_holds_back_the_writer() {
         let piece = "x".repeat(1 << 20);
         let mut sent = 0_u32;
         // Nobody reads now: sooner or later a send has to wait.
-        while tokio::time::timeout(Duration::from_millis(500), sender.send(Ok(piece.clone()))).await.is_ok() {
+        while tokio::time::timeout(Duration::from_millis(300), sender.send(Ok(piece.clone()))).await.is_ok() {
             sent += 1;
             assert!(sent < 200, "nothing holds the writer back");
         }
