@@ -1,0 +1,1 @@
+//! Two and more hosts in network namespaces.
