@@ -1,7 +1,7 @@
 //! Requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flynn_http::ClientError;
@@ -12,6 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+/// The server of this host, for where `DISCOVERD` says nothing.
+const LOCAL: &str = "http://127.0.0.1:1111";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long all servers are tried in turn (spec discoverd-and-network section 9.1).
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,6 +26,13 @@ pub enum DiscoverdError {
     Url(String),
     #[error("no discoverd server answers: {0}")]
     Unreachable(String),
+    /// The answer to a write was lost, and a later try was refused: it may have been applied and then overwritten.
+    #[error("metadata of {service} may or may not have been written: {reason}")]
+    Uncertain { service: String, reason: String },
+    #[error("discoverd: timed out waiting for instances")]
+    NoInstances,
+    #[error("metadata of {service} is not what was expected: {reason}")]
+    Document { service: String, reason: String },
     #[error(transparent)]
     Refused(#[from] ClientError),
 }
@@ -49,6 +58,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// From the value of the variable `DISCOVERD`; unset, empty and `none` are the server of this host.
+    pub fn from_var(value: Option<&str>) -> Result<Self, DiscoverdError> {
+        let value = value.map(str::trim).filter(|text| !text.is_empty() && *text != "none");
+        Self::from_list(value.unwrap_or(LOCAL))
+    }
+
     /// From a comma separated list of URLs or addresses, as in the variable `DISCOVERD`.
     pub fn from_list(list: &str) -> Result<Self, DiscoverdError> {
         let mut servers = Vec::new();
@@ -73,6 +88,13 @@ impl Client {
         self
     }
 
+    /// How long one server may take to answer; 5 s unless told.
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.servers = self.servers.iter().map(|server| server.clone().with_timeout(timeout)).collect();
+        self
+    }
+
     /// Tries all servers in turn until one answers or refuses.
     async fn ask<T, F>(&self, request: impl Fn(flynn_http::Client) -> F) -> Result<T, DiscoverdError>
     where
@@ -81,7 +103,7 @@ impl Client {
         let deadline = Instant::now() + self.patience;
         loop {
             let first = self.preferred.load(Ordering::Relaxed);
-            let mut last = None;
+            let mut errors = Vec::new();
             for turn in 0..self.servers.len() {
                 let index = (first + turn) % self.servers.len();
                 match request(self.servers[index].clone()).await {
@@ -89,12 +111,12 @@ impl Client {
                         self.preferred.store(index, Ordering::Relaxed);
                         return Ok(answer);
                     }
-                    Err(err) if err.is_retryable() => last = Some(err),
+                    Err(err) if err.is_retryable() => errors.push(err.to_string()),
                     Err(err) => return Err(err.into()),
                 }
             }
             if Instant::now() + PAUSE >= deadline {
-                return Err(DiscoverdError::Unreachable(last.map(|err| err.to_string()).unwrap_or_default()));
+                return Err(DiscoverdError::Unreachable(errors.join("; ")));
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -132,10 +154,63 @@ impl Client {
     }
 
     /// Writes metadata if its index is still the current one (0: if there is none); gives it with its new index.
+    ///
+    /// # Errors
+    /// A conflict when it certainly was not written, [`DiscoverdError::Uncertain`] or [`DiscoverdError::Unreachable`]
+    /// when it may have been.
     pub async fn set_meta(&self, service: &str, meta: &ServiceMeta) -> Result<ServiceMeta, DiscoverdError> {
         let path = format!("/services/{service}/meta");
-        let path = &path;
-        self.ask(|server| async move { server.send_json(Method::PUT, path, meta).await }).await
+        // An answer that was lost leaves open whether the write was applied.
+        let lost = AtomicBool::new(false);
+        let (path, lost) = (&path, &lost);
+        let written = self
+            .ask(|server| async move {
+                let written = server.send_json(Method::PUT, path, meta).await;
+                // A 503 as well: a leader that was just deposed cannot know what becomes of its last entries.
+                if written.as_ref().is_err_and(|err| err.is_retryable() && !matches!(err, ClientError::Connect { .. }))
+                {
+                    lost.store(true, Ordering::Relaxed);
+                }
+                written
+            })
+            .await;
+        match written {
+            Err(err) if err.is_conflict() && lost.load(Ordering::Relaxed) => {
+                let found = self.meta(service).await?;
+                let text = |meta: &ServiceMeta| meta.data.as_ref().map(|data| data.get().to_owned());
+                let ours = found.filter(|found| found.index > meta.index && text(found) == text(meta));
+                ours.ok_or_else(|| DiscoverdError::Uncertain { service: service.to_owned(), reason: err.to_string() })
+            }
+            other => other,
+        }
+    }
+
+    /// Names of all services.
+    pub async fn services(&self) -> Result<Vec<String>, DiscoverdError> {
+        self.get("/services").await
+    }
+
+    /// Waits until a service has at least `count` instances, and gives them oldest first.
+    ///
+    /// # Errors
+    /// [`DiscoverdError::NoInstances`] when it has fewer for all of `limit`.
+    pub async fn wait_for_instances(
+        &self,
+        service: &str,
+        count: usize,
+        limit: Duration,
+    ) -> Result<Vec<Instance>, DiscoverdError> {
+        let mut watch = self.watch(service);
+        let enough = async {
+            while watch.view().instances.len() < count {
+                watch.next().await;
+            }
+        };
+        let reached = tokio::time::timeout(limit, enough).await;
+        reached.map_err(|_| DiscoverdError::NoInstances)?;
+        let mut instances: Vec<Instance> = watch.view().instances.values().cloned().collect();
+        instances.sort_by_key(|instance| instance.index);
+        Ok(instances)
     }
 
     /// Creates a service; an existing one is fine.
@@ -193,12 +268,12 @@ impl Client {
         Ok(leader.host)
     }
 
-    /// Makes the server a member of the consensus.
+    /// Makes the server a member of the consensus. For a client of one server: it acts on the one that answers.
     pub async fn promote(&self) -> Result<(), DiscoverdError> {
         self.send(&Method::POST, "/raft/promote").await
     }
 
-    /// Takes the server out of the consensus.
+    /// Takes the server out of the consensus. For a client of one server, as above.
     pub async fn demote(&self) -> Result<(), DiscoverdError> {
         self.send(&Method::POST, "/raft/demote").await
     }
@@ -226,6 +301,14 @@ mod tests {
         assert!(Client::from_list("http://10.0.0.1:1111,10.0.0.2:1111").is_ok());
         for bad in ["", ",", "http://", "::"] {
             assert!(Client::from_list(bad).is_err(), "{bad:?}");
+        }
+        for (value, servers) in [
+            (None, vec![LOCAL]),
+            (Some("none"), vec![LOCAL]),
+            (Some("a:1111,http://b:1111"), vec!["http://a:1111", "http://b:1111"]),
+        ] {
+            let client = Client::from_var(value).unwrap();
+            assert_eq!(client.servers.iter().map(flynn_http::Client::base).collect::<Vec<_>>(), servers);
         }
     }
 }

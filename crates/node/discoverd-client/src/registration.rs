@@ -15,6 +15,8 @@ use crate::Client;
 /// Spec discoverd-and-network section 9.2: every 5 s less up to 2 s, and 200–400 ms after a failure.
 const INTERVAL: std::ops::RangeInclusive<u64> = 3000..=5000;
 const INTERVAL_FAILING: std::ops::RangeInclusive<u64> = 200..=400;
+/// Longest wait for one server: an instance expires after 10 s.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A registered instance. Dropping it ends the heartbeats, and the instance expires; [`Registration::deregister`]
@@ -35,15 +37,14 @@ impl Client {
         let stop = CancellationToken::new();
         let (instance, changes) = watch::channel(instance);
         let (told, registered) = watch::channel(false);
-        let beat = beat(self.clone(), service.to_owned(), changes, told);
-        let task = tokio::spawn(stop.clone().run_until_cancelled_owned(beat));
+        let task = tokio::spawn(beat(self.clone(), service.to_owned(), changes, told, stop.clone()));
         Registration {
             client: self.clone(),
             service: service.to_owned(),
             instance,
             registered,
             stop: stop.drop_guard(),
-            task: tokio::spawn(async move { drop(task.await) }),
+            task,
         }
     }
 }
@@ -63,12 +64,22 @@ impl Registration {
         self.registered.clone()
     }
 
+    /// Waits until a heartbeat was accepted, for at most `limit`.
+    pub async fn wait(&self, limit: Duration) -> bool {
+        let mut registered = self.registered.clone();
+        let accepted = tokio::time::timeout(limit, registered.wait_for(|accepted| *accepted)).await;
+        matches!(accepted, Ok(Ok(_)))
+    }
+
     /// Ends the heartbeats and withdraws the instance. Tries for at most 5 s; after that it expires by itself.
     pub async fn deregister(self) {
         drop(self.stop);
-        let _ = self.task.await; // ends by itself
         let id = self.instance.borrow().id.clone();
-        let removal = self.client.remove_instance(&self.service, &id);
+        let removal = async {
+            // The heartbeat in flight ends first: arriving after the removal, it would bring the instance back.
+            let _ = self.task.await;
+            self.client.remove_instance(&self.service, &id).await
+        };
         match tokio::time::timeout(DEREGISTER_TIMEOUT, removal).await {
             Ok(Ok(())) => {}
             Ok(Err(err)) => debug!(service = self.service, %err, "instance cannot be withdrawn, it will expire"),
@@ -77,9 +88,15 @@ impl Registration {
     }
 }
 
-async fn beat(client: Client, service: String, mut changes: watch::Receiver<Instance>, told: watch::Sender<bool>) {
-    // Short tries: the loop itself goes on for ever.
-    let client = client.with_patience(Duration::from_secs(2));
+async fn beat(
+    client: Client,
+    service: String,
+    mut changes: watch::Receiver<Instance>,
+    told: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
+    // Each server once: the loop itself goes on for ever, and a server that hangs must not cost the instance its life.
+    let client = client.with_request_timeout(HEARTBEAT_TIMEOUT).with_patience(Duration::ZERO);
     let mut last: Option<Arc<Instance>> = None;
     let mut failing = false;
     loop {
@@ -114,7 +131,10 @@ async fn beat(client: Client, service: String, mut changes: watch::Receiver<Inst
         };
         last = Some(instance);
         let pause = Duration::from_millis(rand::rng().random_range(interval));
-        // A change is told at once; when the owner is gone this task is cancelled.
-        let _ = tokio::time::timeout(pause, changes.changed()).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+            changed = changes.changed() => if changed.is_err() { return }, // told at once; or the owner is gone
+        }
     }
 }

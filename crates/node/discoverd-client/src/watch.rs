@@ -5,23 +5,30 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use flynn_http::{Backoff, ClientError};
-use flynn_types::discoverd::{Event, EventKind};
+use flynn_types::discoverd::{Event, EventKind, Instance};
 use futures_util::{Stream, StreamExt as _};
 use tracing::debug;
 
 use crate::{Client, View};
 
 type Connection = Pin<Box<dyn Stream<Item = Result<Event, ClientError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<(View, Connection), String>> + Send>>;
 
 /// Events of one service, for ever. While no server answers there are none.
 pub struct Watch {
     client: Client,
     service: String,
-    connection: Option<Connection>,
+    state: State,
     view: View,
     /// Events to hand out before the connection is asked again.
     ready: VecDeque<Event>,
     backoff: Backoff,
+}
+
+enum State {
+    /// A pause, a connection and its replay. Lives here and not in [`Watch::next`], whose callers may give up any time.
+    Connecting(Connecting),
+    Connected(Connection),
 }
 
 impl Client {
@@ -30,11 +37,16 @@ impl Client {
         Watch {
             client: self.clone(),
             service: service.to_owned(),
-            connection: None,
+            state: State::Connecting(connecting(self, service, Duration::ZERO)),
             view: View::default(),
             ready: VecDeque::new(),
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
         }
+    }
+
+    /// Watches who leads a service.
+    pub fn watch_leader(&self, service: &str) -> LeaderWatch {
+        LeaderWatch { watch: self.watch(service), told: None }
     }
 }
 
@@ -51,46 +63,75 @@ impl Watch {
                 self.view.apply(&event);
                 return event;
             }
-            let Some(connection) = &mut self.connection else {
-                self.connect().await;
-                continue;
+            let reason = match &mut self.state {
+                State::Connecting(connecting) => match connecting.await {
+                    Ok((view, connection)) => {
+                        self.ready.extend(self.view.events_to(&view, &self.service));
+                        self.state = State::Connected(connection);
+                        continue;
+                    }
+                    Err(reason) => reason,
+                },
+                State::Connected(connection) => match connection.next().await {
+                    Some(Ok(event)) => {
+                        self.backoff.reset();
+                        self.ready.push_back(event);
+                        continue;
+                    }
+                    Some(Err(err)) => err.to_string(),
+                    None => "the server ended it".into(),
+                },
             };
-            match connection.next().await {
-                Some(Ok(event)) => self.ready.push_back(event),
-                Some(Err(err)) => {
-                    debug!(service = self.service, %err, "event stream broke, connecting again");
-                    self.connection = None;
-                }
-                None => self.connection = None,
-            }
+            debug!(service = self.service, reason, "event stream broke, connecting again");
+            self.state = State::Connecting(connecting(&self.client, &self.service, self.backoff.pause()));
         }
     }
 
-    /// Connects and turns the replay into differences. On failure it pauses.
-    async fn connect(&mut self) {
-        match self.replay().await {
-            Ok((view, connection)) => {
-                self.ready.extend(self.view.events_to(&view, &self.service));
-                self.connection = Some(connection);
-                self.backoff.reset();
-            }
-            Err(reason) => {
-                debug!(service = self.service, reason, "event stream cannot be opened, trying again");
-                tokio::time::sleep(self.backoff.pause()).await;
-            }
+    /// The same as a stream.
+    pub fn into_stream(self) -> impl Stream<Item = Event> + Send {
+        futures_util::stream::unfold(self, |mut watch| async move { Some((watch.next().await, watch)) })
+    }
+}
+
+fn connecting(client: &Client, service: &str, pause: Duration) -> Connecting {
+    let (client, service) = (client.clone(), service.to_owned());
+    Box::pin(async move {
+        tokio::time::sleep(pause).await;
+        replay(&client, &service).await
+    })
+}
+
+/// Opens the stream and takes in what it begins with.
+async fn replay(client: &Client, service: &str) -> Result<(View, Connection), String> {
+    let mut connection: Connection = Box::pin(client.events(service).await.map_err(|err| err.to_string())?);
+    let mut view = View::default();
+    loop {
+        match connection.next().await {
+            Some(Ok(event)) if event.kind == EventKind::Current => return Ok((view, connection)),
+            Some(Ok(event)) => view.apply(&event),
+            Some(Err(err)) => return Err(err.to_string()),
+            None => return Err("the stream ended during the replay".into()),
         }
     }
+}
 
-    async fn replay(&self) -> Result<(View, Connection), String> {
-        let mut connection: Connection =
-            Box::pin(self.client.events(&self.service).await.map_err(|err| err.to_string())?);
-        let mut view = View::default();
+/// The leaders of a service.
+pub struct LeaderWatch {
+    watch: Watch,
+    /// The leader that was told last; nothing was told before the first replay.
+    told: Option<Option<Instance>>,
+}
+
+impl LeaderWatch {
+    /// The leader, at first the present one; `None` while there is none. Cancel safe.
+    pub async fn next(&mut self) -> Option<Instance> {
         loop {
-            match connection.next().await {
-                Some(Ok(event)) if event.kind == EventKind::Current => return Ok((view, connection)),
-                Some(Ok(event)) => view.apply(&event),
-                Some(Err(err)) => return Err(err.to_string()),
-                None => return Err("the stream ended during the replay".into()),
+            let event = self.watch.next().await;
+            let known = matches!(event.kind, EventKind::Leader | EventKind::Current);
+            let leader = &self.watch.view().leader;
+            if known && self.told.as_ref() != Some(leader) {
+                self.told = Some(leader.clone());
+                return leader.clone();
             }
         }
     }
