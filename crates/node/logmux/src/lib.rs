@@ -16,10 +16,22 @@
 
 #![forbid(unsafe_code)]
 
+mod applog;
 mod config;
+mod follow;
+mod journal;
 mod line;
+mod lines;
+mod message;
 mod mux;
+mod published;
+mod sink;
+mod spool;
+mod stream;
+mod tail;
+mod writer;
 
 pub use config::{JobLogInfo, Limits, MuxConfig, OpenError, SinkError};
 pub use line::{History, LogLine, ReadError, StreamOptions};
-pub use mux::{JobLog, LogMux, SinkStatus};
+pub use mux::{JobLog, LogMux};
+pub use sink::{Connection, SinkState, SinkStatus};
