@@ -22,8 +22,9 @@ pub(crate) async fn ensure(
             if let Some(other) = existing {
                 netlink.delete_link(other.index).await?;
             }
-            // Without an address of its own, a bridge takes the lowest of its ports, which come and go.
-            let message = LinkBridge::new(name).address(MacAddr::random().0.to_vec()).mtu(mtu).build();
+            // Without an address of its own, a bridge takes the lowest of its ports, which come and go. The same after
+            // somebody removed the bridge: containers go on with the neighbour that they know.
+            let message = LinkBridge::new(name).address(mac(lease).0.to_vec()).mtu(mtu).build();
             netlink.add_link(&what, message).await?;
             proc_sys::disable_ipv6(name);
             changed = true;
@@ -44,4 +45,10 @@ pub(crate) async fn ensure(
 
 pub(crate) fn missing(what: &str) -> KernelError {
     KernelError::new(format!("find {what}, which was just created"), nix::errno::Errno::ENODEV)
+}
+
+/// The bridge's hardware address, from its IP address. Not more than this host's containers ever see it.
+fn mac(lease: &Lease) -> MacAddr {
+    let [a, b, c, d] = lease.gateway().octets();
+    MacAddr([0xfe, 0x42, a, b, c, d])
 }

@@ -265,6 +265,10 @@ fn hardware_address(entry: &NeighbourMessage) -> Option<MacAddr> {
 fn destination(entry: &NeighbourMessage) -> Option<Ipv4Addr> {
     entry.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
+        // Forwarding entries: the family `bridge` does not say what the bytes are.
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+            <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from)
+        }
         _ => None,
     })
 }

@@ -108,7 +108,7 @@ impl From<Ipv4Net> for String {
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// Five random bytes behind `fe:`, the form of bridges and containers (spec 14.1, 14.2).
+    /// Five random bytes behind `fe:`, the form of containers (spec 14.2).
     pub(crate) fn random() -> Self {
         let [a, b, c, d, e] = rand::random::<[u8; 5]>();
         Self([0xfe, a, b, c, d, e])

@@ -1,1 +1,7 @@
-//! Two and more hosts in network namespaces.
+//! Hosts in network namespaces of their own, on one switch, with real bridges, VXLAN devices and containers' interfaces.
+
+mod attach;
+mod leases;
+mod overlay;
+mod repair;
+mod world;
