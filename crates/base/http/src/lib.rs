@@ -20,7 +20,7 @@ mod server;
 mod stall;
 
 pub use backoff::Backoff;
-pub use client::{Client, ClientError, Download, Follow, Followed, Hijacked};
+pub use client::{Client, ClientError, Download, Follow, Followed, Hijacked, path_segment};
 pub use events::{Item, sse, sse_items, wants_events};
 pub use extract::{Json, MAX_BODY};
 pub use failure::Failure;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use flynn_http::ClientError;
+use flynn_http::{ClientError, path_segment};
 use flynn_types::discoverd::{Event, Instance, LeaderChange, RaftLeader, ServiceConfig, ServiceMeta};
 use futures_util::Stream;
 use http::Method;
@@ -136,7 +136,7 @@ impl Client {
 
     /// Instances of a service, oldest first; empty when there is none.
     pub async fn instances(&self, service: &str) -> Result<Vec<Instance>, DiscoverdError> {
-        let path = format!("/services/{service}/instances");
+        let path = format!("{}/instances", of(service));
         match self.get(&path).await {
             Err(err) if err.is_not_found() => Ok(Vec::new()),
             other => other,
@@ -144,12 +144,12 @@ impl Client {
     }
 
     pub async fn leader(&self, service: &str) -> Result<Option<Instance>, DiscoverdError> {
-        let path = format!("/services/{service}/leader");
+        let path = format!("{}/leader", of(service));
         optional(self.get(&path).await)
     }
 
     pub async fn meta(&self, service: &str) -> Result<Option<ServiceMeta>, DiscoverdError> {
-        let path = format!("/services/{service}/meta");
+        let path = format!("{}/meta", of(service));
         optional(self.get(&path).await)
     }
 
@@ -159,7 +159,7 @@ impl Client {
     /// A conflict when it certainly was not written, [`DiscoverdError::Uncertain`] or [`DiscoverdError::Unreachable`]
     /// when it may have been.
     pub async fn set_meta(&self, service: &str, meta: &ServiceMeta) -> Result<ServiceMeta, DiscoverdError> {
-        let path = format!("/services/{service}/meta");
+        let path = format!("{}/meta", of(service));
         // An answer that was lost leaves open whether the write was applied.
         let lost = AtomicBool::new(false);
         let (path, lost) = (&path, &lost);
@@ -215,7 +215,7 @@ impl Client {
 
     /// Creates a service; an existing one is fine.
     pub async fn add_service(&self, service: &str, config: &ServiceConfig) -> Result<(), DiscoverdError> {
-        let path = format!("/services/{service}");
+        let path = of(service);
         match self.put(&path, config).await {
             Err(err) if err.is_conflict() => Ok(()),
             other => other,
@@ -223,23 +223,23 @@ impl Client {
     }
 
     pub async fn remove_service(&self, service: &str) -> Result<(), DiscoverdError> {
-        let path = format!("/services/{service}");
+        let path = of(service);
         self.send(&Method::DELETE, &path).await
     }
 
     pub async fn set_leader(&self, service: &str, id: &str) -> Result<(), DiscoverdError> {
-        let (path, body) = (format!("/services/{service}/leader"), LeaderChange { id: id.to_owned() });
+        let (path, body) = (format!("{}/leader", of(service)), LeaderChange { id: id.to_owned() });
         self.put(&path, &body).await
     }
 
     /// One heartbeat.
     pub async fn put_instance(&self, service: &str, instance: &Instance) -> Result<(), DiscoverdError> {
-        let path = format!("/services/{service}/instances/{}", instance.id);
+        let path = format!("{}/instances/{}", of(service), path_segment(&instance.id));
         self.put(&path, instance).await
     }
 
     pub async fn remove_instance(&self, service: &str, id: &str) -> Result<(), DiscoverdError> {
-        let path = format!("/services/{service}/instances/{id}");
+        let path = format!("{}/instances/{}", of(service), path_segment(id));
         self.send(&Method::DELETE, &path).await
     }
 
@@ -248,7 +248,7 @@ impl Client {
         &self,
         service: &str,
     ) -> Result<impl Stream<Item = Result<Event, ClientError>> + Send + Unpin + use<>, DiscoverdError> {
-        let path = format!("/services/{service}");
+        let path = of(service);
         let path = &path;
         self.ask(|server| async move { server.events::<Event>(path).await }).await
     }
@@ -279,9 +279,14 @@ impl Client {
     }
 
     pub async fn remove_raft_peer(&self, address: &str) -> Result<(), DiscoverdError> {
-        let path = format!("/raft/peers/{address}");
+        let path = format!("/raft/peers/{}", path_segment(address));
         self.send(&Method::DELETE, &path).await
     }
+}
+
+/// Path of a service.
+fn of(service: &str) -> String {
+    format!("/services/{}", path_segment(service))
 }
 
 fn optional<T>(answer: Result<T, DiscoverdError>) -> Result<Option<T>, DiscoverdError> {

@@ -50,6 +50,23 @@ pub struct Client {
     connect_patience: Duration,
 }
 
+/// An id as a segment of a path: everything but letters, digits and `-._~:` is escaped (RFC 3986 section 3.3).
+pub fn path_segment(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' | b':' => out.push(byte.into()),
+            _ if byte.is_ascii_alphanumeric() => out.push(byte.into()),
+            _ => {
+                let _ = write!(out, "%{byte:02X}"); // into memory
+            }
+        }
+    }
+    // Alone, these would be taken for steps in the path.
+    if matches!(text, "." | "..") { out.replace('.', "%2E") } else { out }
+}
+
 impl Client {
     /// A client of the server at `base`, such as `http://10.0.0.1:1113`. Servers of `https` need a certificate that
     /// the system trusts.
@@ -280,6 +297,24 @@ impl Client {
         match tokio::time::timeout(self.timeout, work).await {
             Ok(done) => done,
             Err(_) => Err(ClientError::Timeout { url: url.to_owned(), after: self.timeout }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_id_leaves_its_segment() {
+        for (id, segment) in [
+            ("host1-5f2c6f0e", "host1-5f2c6f0e"),
+            ("../host/update", "..%2Fhost%2Fupdate"),
+            ("..", "%2E%2E"),
+            ("a b?c#d%", "a%20b%3Fc%23d%25"),
+            ("ü", "%C3%BC"),
+        ] {
+            assert_eq!(path_segment(id), segment);
         }
     }
 }
