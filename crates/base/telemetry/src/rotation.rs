@@ -146,6 +146,10 @@ fn rotate(config: &LogFile) -> io::Result<()> {
         name.push(format!(".{number}"));
         PathBuf::from(name)
     };
+    // Moved already by a rotation whose new file could not be made: moving again would only cost the oldest.
+    if !config.path.try_exists()? {
+        return Ok(());
+    }
     if config.keep == 0 {
         return gone_is_fine(std::fs::remove_file(&config.path));
     }
