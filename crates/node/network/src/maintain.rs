@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::attachment::veth_name;
 use crate::kernel::{Link, change};
-use crate::lease::{self, Lease, Leases};
+use crate::lease::{self, Lease, Leases, Peer};
 use crate::network::{ClaimFailure, Shared, chain, claim};
 use crate::{FirewallError, KernelError, bridge, firewall, overlay, proc_sys};
 
@@ -24,6 +24,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(50);
 /// Longest attempt at the lease document.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Others' firewalls change rarely, and looking at them costs a process.
+const PASSES_BETWEEN_FOREIGN_LOOKS: u32 = 11;
 /// Periods before a lease that another daemon with our host id took is taken back. Slow: two daemons with one id are
 /// for an operator to sort out, but a document restored from a backup heals.
 const PERIODS_BEFORE_TAKING_BACK: u32 = 12;
@@ -75,7 +77,13 @@ pub(crate) struct Maintainer {
     signs: Signs,
     /// The firewall table in nft's spelling after we wrote it, and what it was written for.
     firewall: Option<(Lease, String)>,
+    /// What was read after the table was last put right, if that was something else.
+    other_spelling: Option<String>,
     started: bool,
+    /// The other hosts as last brought into the kernel.
+    applied: Option<Vec<Peer>>,
+    /// Passes until other programs' firewalls are looked at again.
+    until_foreign_look: u32,
     periods_in_conflict: u32,
 }
 
@@ -84,7 +92,17 @@ type Answers = Vec<oneshot::Sender<Result<(), ReconcileError>>>;
 impl Maintainer {
     pub(crate) fn new(shared: Arc<Shared>, lease: watch::Sender<Option<Lease>>) -> Result<Self, KernelError> {
         let signs = Signs::subscribe()?;
-        Ok(Self { shared, lease, signs, firewall: None, started: false, periods_in_conflict: 0 })
+        Ok(Self {
+            shared,
+            lease,
+            signs,
+            firewall: None,
+            other_spelling: None,
+            started: false,
+            applied: None,
+            until_foreign_look: 0,
+            periods_in_conflict: 0,
+        })
     }
 
     pub(crate) async fn run(
@@ -130,7 +148,7 @@ impl Maintainer {
 
     /// One pass over the kernel's state, with its outcome told to all who want to know.
     async fn pass(&mut self, answers: Answers, full: bool) {
-        let outcome = if full { self.reconcile().await } else { self.reconcile_links().await };
+        let outcome = if full { self.reconcile(!answers.is_empty()).await } else { self.reconcile_links().await };
         let message = outcome.as_ref().err().map(|err| chain(err));
         let news = {
             let mut state = self.shared.state();
@@ -156,10 +174,10 @@ impl Maintainer {
         }
     }
 
-    /// Everything.
-    pub(crate) async fn reconcile(&mut self) -> Result<(), ReconcileError> {
+    /// Everything; `asked`: also what is looked at rarely.
+    pub(crate) async fn reconcile(&mut self, asked: bool) -> Result<(), ReconcileError> {
         self.reconcile_links().await?;
-        self.reconcile_firewall().await
+        self.reconcile_firewall(asked).await
     }
 
     /// Devices, addresses, routes and entries.
@@ -185,10 +203,13 @@ impl Maintainer {
         repairs += u64::from(device_changed);
         if let Some(peers) = &peers {
             let changes = overlay::apply_peers(netlink, &device, peers).await?;
-            if changes > 0 {
+            if self.applied.as_ref() == Some(peers) {
+                repairs += u64::try_from(changes).unwrap_or(u64::MAX);
+            } else if changes > 0 {
                 info!(changes, peers = peers.len(), "overlay brought up to date");
             }
         }
+        self.applied = peers;
         repairs += u64::from(proc_sys::enable_forwarding()?);
         if self.started && repairs > 0 {
             warn!(repairs, "the network was not as we left it and was put right");
@@ -224,7 +245,7 @@ impl Maintainer {
         Ok(repairs)
     }
 
-    async fn reconcile_firewall(&mut self) -> Result<(), ReconcileError> {
+    async fn reconcile_firewall(&mut self, asked: bool) -> Result<(), ReconcileError> {
         let shared = Arc::clone(&self.shared);
         let lease = shared.state().lease.clone();
         let table = &shared.config.nft_table;
@@ -240,8 +261,27 @@ impl Maintainer {
                 shared.state().repairs += 1;
             }
             let text = firewall::apply(&shared.config, &lease).await?;
-            self.firewall = text.map(|text| (lease, text));
+            match (&self.firewall, text) {
+                // Read back a moment after it was written, a text may hold what somebody added in between. What we
+                // read at the start stays the measure, unless nft itself (after an upgrade) spells ours differently.
+                (Some((written_for, known)), Some(text)) if *written_for == lease && *known != text => {
+                    if self.other_spelling.as_ref() == Some(&text) {
+                        self.firewall = Some((lease, text));
+                    } else {
+                        self.other_spelling = Some(text);
+                    }
+                }
+                (_, text) => self.firewall = text.map(|text| (lease, text)),
+            }
         }
+        if asked {
+            self.until_foreign_look = 0;
+        }
+        if let Some(left) = self.until_foreign_look.checked_sub(1) {
+            self.until_foreign_look = left;
+            return Ok(());
+        }
+        self.until_foreign_look = PASSES_BETWEEN_FOREIGN_LOOKS;
         let drops = firewall::foreign_drops(table).await?;
         let news = shared.state().foreign_drops != drops;
         if news {

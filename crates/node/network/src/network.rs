@@ -1,6 +1,5 @@
 //! The network of this host: what the daemon holds.
 
-use std::future::Future;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -127,7 +126,7 @@ impl Network {
         let (lease_sender, lease) = watch::channel(Some(lease));
         let (requests, inbox) = mpsc::channel(16); // full: callers wait, each is answered by the next pass
         let mut maintainer = Maintainer::new(Arc::clone(&shared), lease_sender)?;
-        maintainer.reconcile().await?;
+        maintainer.reconcile(true).await?;
         let stop = CancellationToken::new();
         let span = info_span!("network", host_id = %shared.config.host_id);
         let task = tokio::spawn(maintainer.run(inbox, stop.clone()).instrument(span));
@@ -167,7 +166,8 @@ impl Network {
 
     /// Notes the address of a container that runs since an earlier daemon.
     pub fn reserve(&self, job: &JobId, ip: Ipv4Addr) {
-        if let Err(err) = self.shared.state().pool.reserve(job, ip) {
+        let reserved = self.shared.state().pool.reserve(job, ip);
+        if let Err(err) = reserved {
             warn!(%job, %ip, %err, "running container has an address that is not this host's to give");
         }
     }
@@ -283,35 +283,33 @@ pub(crate) enum ClaimFailure {
 
 /// Sees to it that the document says which subnet is this host's. Gives the lease and the document. Conflicts with
 /// other hosts are tried again: each means that another host got on.
-pub(crate) fn claim<'a>(
-    config: &'a Config,
-    store: &'a dyn LeaseStore,
+pub(crate) async fn claim(
+    config: &Config,
+    store: &dyn LeaseStore,
     preferred: Option<Ipv4Net>,
-) -> impl Future<Output = Result<(Lease, Leases), ClaimFailure>> + Send + 'a {
-    async move {
-        let settings = config.settings();
-        let claim = Claim {
-            host_id: &config.host_id,
-            external_ip: config.external_ip,
-            status_port: config.status_port,
-            preferred,
-            settings: &settings,
+) -> Result<(Lease, Leases), ClaimFailure> {
+    let settings = config.settings();
+    let claim = Claim {
+        host_id: &config.host_id,
+        external_ip: config.external_ip,
+        status_port: config.status_port,
+        preferred,
+        settings: &settings,
+    };
+    let mut pause = conflict_pause();
+    loop {
+        let (leases, index) = store.read().await?;
+        let decision = lease::decide(&leases, &claim, |count| rand::random_range(0..count));
+        let (lease, leases) = match decision {
+            Ok(Decision::Keep(lease)) => return Ok((lease, leases)),
+            Ok(Decision::Write(lease, leases)) => (lease, leases),
+            Err(lease::ClaimError::Settings(err)) => return Err(ClaimFailure::Settings(err)),
+            Err(lease::ClaimError::OutOfSubnets(err)) => return Err(ClaimFailure::OutOfSubnets(err)),
         };
-        let mut pause = conflict_pause();
-        loop {
-            let (leases, index) = store.read().await?;
-            let decision = lease::decide(&leases, &claim, |count| rand::random_range(0..count));
-            let (lease, leases) = match decision {
-                Ok(Decision::Keep(lease)) => return Ok((lease, leases)),
-                Ok(Decision::Write(lease, leases)) => (lease, leases),
-                Err(lease::ClaimError::Settings(err)) => return Err(ClaimFailure::Settings(err)),
-                Err(lease::ClaimError::OutOfSubnets(err)) => return Err(ClaimFailure::OutOfSubnets(err)),
-            };
-            match store.compare_and_set(&leases, index).await {
-                Ok(()) => return Ok((lease, leases)),
-                Err(CasError::Conflict) => tokio::time::sleep(pause.pause()).await,
-                Err(CasError::Store(err)) => return Err(err.into()),
-            }
+        match store.compare_and_set(&leases, index).await {
+            Ok(()) => return Ok((lease, leases)),
+            Err(CasError::Conflict) => tokio::time::sleep(pause.pause()).await,
+            Err(CasError::Store(err)) => return Err(err.into()),
         }
     }
 }

@@ -76,12 +76,16 @@ fn a_daemon_restart_loses_no_packet() {
                 host.start(Some(lease));
                 host.network().reserve(&container.job, container.ip());
                 let network = host.network();
-                host.run(async move { network.reconcile().await }).unwrap();
+                until("the peer is known again", || network.status().peers.is_some());
+                host.run(async move {
+                    network.reconcile().await.unwrap();
+                    network.reconcile().await.unwrap();
+                    assert_eq!(network.status().repairs, 0, "nothing was to be put right");
+                });
             }
         }
         let next = one.container("next");
         assert_ne!(next.ip(), a.ip());
-        assert_eq!(one.network().status().repairs, 0, "nothing was to be put right");
         (one, two, a, b)
     });
     let mut sent = 0;
