@@ -192,7 +192,7 @@ impl Sinks {
         let statuses = running.values().map(|sink| {
             let progress = lock_of(&sink.progress);
             let lag = ends.iter().map(|(app, end)| {
-                let sent = progress.positions.get(app).map_or_else(|| end.oldest().1, |position| position.messages);
+                let sent = progress.positions.get(app).map_or(0, |position| position.messages);
                 end.messages.saturating_sub(sent)
             });
             SinkStatus {
@@ -231,8 +231,16 @@ impl Sinks {
     }
 
     fn run(&self, core: &Arc<Core>, info: SinkInfo, target: Target) {
-        let mut record = self.store.record(&info.id);
-        if record.cursor.is_none() {
+        let mut record = self.store.record(&info.id).unwrap_or_else(|| {
+            // A new sink gets what is still there, or what lies behind its cursor. What is lost is counted from now on.
+            let oldest = |(app, end): (String, _)| (app, Position::oldest(&end));
+            let positions = match info.cursor {
+                None => core.writer.published.all().into_iter().map(oldest).collect(),
+                Some(_) => BTreeMap::new(),
+            };
+            store::Record { positions, cursor: info.cursor, ..store::Record::default() }
+        });
+        if record.positions.is_empty() && record.cursor.is_none() {
             record.cursor = info.cursor;
         }
         let progress = Arc::new(Mutex::new(Progress::restored(record)));

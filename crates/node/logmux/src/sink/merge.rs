@@ -51,7 +51,7 @@ struct Head {
 }
 
 impl Merger {
-    /// Goes on at these places; apps without one begin with their oldest message.
+    /// Goes on at these places; apps without one begin with their first message.
     pub(super) fn resume(log_dir: &Path, positions: BTreeMap<String, Position>) -> Self {
         let (heads, order) = (BTreeMap::new(), BinaryHeap::new());
         Self { log_dir: log_dir.to_owned(), positions, after: None, heads, order }
@@ -89,7 +89,7 @@ impl Merger {
         self.positions.retain(|app, _| ends.contains_key(app)); // logs that were deleted
         for (app, end) in ends {
             if !self.heads.contains_key(app) {
-                let place = self.positions.entry(app.clone()).or_insert_with(|| Position::oldest(end));
+                let place = self.positions.entry(app.clone()).or_default();
                 if place.generation > end.generation {
                     // The log was begun anew without its journal.
                     *place = Position::oldest(end);

@@ -66,8 +66,8 @@ impl Store {
         self.sinks.clone()
     }
 
-    pub(super) fn record(&self, id: &str) -> Record {
-        lock_of(&self.records).0.get(id).cloned().unwrap_or_default()
+    pub(super) fn record(&self, id: &str) -> Option<Record> {
+        lock_of(&self.records).0.get(id).cloned()
     }
 
     pub(super) fn set(&self, id: &str, progress: &Progress) {
