@@ -86,6 +86,9 @@ pub(crate) struct AppLog {
     /// Time of the file's first message.
     started: Option<i64>,
     journal: Journal,
+    /// Whether the journal knows of this file. Nothing is appended to a file that it does not know: what a killed writer
+    /// left there could not be told from what was recorded.
+    recorded: bool,
     pub(crate) jobs: BTreeMap<JobId, JobEntry>,
 }
 
@@ -104,6 +107,7 @@ impl AppLog {
         let backup = backups_of(&place.log_dir, &place.app)?.pop();
         let mut state = LogState { inode, ..contents.log.clone().unwrap_or_default() };
         let mut backup_first = state.previous_first;
+        let recorded = contents.log.as_ref().is_some_and(|log| log.inode == inode && len >= log.len);
         match contents.log {
             Some(log) if log.inode == inode && len >= log.len => {
                 if len > log.len {
@@ -145,7 +149,7 @@ impl AppLog {
         state.previous_first = backup_first;
         let backup = backup.map(|path| Backup { path, first: backup_first });
         let started = files::first_time(&file)?;
-        Ok(Self { place, file, state, backup, started, journal, jobs: contents.jobs })
+        Ok(Self { place, file, state, backup, started, journal, recorded, jobs: contents.jobs })
     }
 
     pub(crate) fn end(&self) -> AppEnd {
@@ -197,6 +201,7 @@ impl AppLog {
                 self.rotate(now)?;
             }
         }
+        self.record_file()?;
         let len = self.state.len;
         let mut state = self.state.clone();
         let appended = self.file.write_all_at(frames, len).and_then(|()| {
@@ -217,6 +222,15 @@ impl AppLog {
         Ok(())
     }
 
+    /// Makes the current file known to the journal.
+    fn record_file(&mut self) -> io::Result<()> {
+        if !self.recorded {
+            self.journal.append(&self.state, None)?;
+            self.recorded = true;
+        }
+        Ok(())
+    }
+
     /// Begins a new file; the current one becomes the backup, and older ones are deleted.
     fn rotate(&mut self, now: i64) -> io::Result<()> {
         let (path, temporary) = (self.place.log(), self.place.log().with_extension("log-new"));
@@ -233,7 +247,7 @@ impl AppLog {
         }
         self.file = file;
         self.backup = Some(Backup { path: backup, first: self.state.first });
-        self.started = None;
+        (self.started, self.recorded) = (None, false);
         let state = &mut self.state;
         state.previous_first = state.first;
         (state.generation, state.inode, state.len, state.first) = (state.generation + 1, inode, 0, state.messages);

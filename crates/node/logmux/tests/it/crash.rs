@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::support::{APP, Spool, config, in_time, job, read_log};
 
 const DIR: &str = "LOGMUX_CRASH_DIR";
+const FILE_BYTES: &str = "LOGMUX_CRASH_FILE_BYTES";
 const JOBS: [&str; 3] = ["host1-a", "host1-b", "host1-c"];
 
 /// The daemon that is killed: follows the jobs of the directory in the environment, whose progress it finds in files.
@@ -22,7 +23,7 @@ async fn daemon() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let dir = PathBuf::from(dir);
     let mut config = config(&dir);
-    config.limits.file_bytes = 250_000; // rotations, too
+    config.limits.file_bytes = std::env::var(FILE_BYTES).unwrap().parse().unwrap();
     let mux = LogMux::open(config).await.unwrap();
     let mut senders = Vec::new();
     let mut logs = Vec::new();
@@ -56,7 +57,7 @@ struct Daemon(Child);
 impl Daemon {
     fn start(dir: &Path) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "crash::daemon", "--test-threads=1"]).env(DIR, dir);
+        command.args(["--exact", "crash::daemon", "--test-threads=1"]).env(DIR, dir).env(FILE_BYTES, "250000");
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
     }
 }
@@ -139,6 +140,54 @@ async fn no_line_is_lost_or_doubled_when_the_daemon_is_killed() {
         assert!(lines == logged);
     }
     assert!(read_backups.len() > 1, "the log was rotated meanwhile: {read_backups:?}");
+}
+
+/// Like the test above, but with the kill inside of every system call that changes a file, one after the other. Needs
+/// `strace`, which delivers the signal.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_is_lost_or_doubled_wherever_the_writer_is_killed() {
+    let mut kills = 0;
+    for call in ["pwrite64", "ftruncate", "rename"] {
+        // Counted per thread; a thread that makes no more of these calls is not killed any more.
+        for count in 1..=20 {
+            let dir = tempfile::tempdir().unwrap();
+            let mut expected = BTreeMap::new();
+            for id in JOBS {
+                let mut spool = Spool::new(&dir.path().join("run").join(id)).segment_len(100_000);
+                let lines: Vec<String> = (0..1500).map(|i| format!("{id} {i} {}", "x".repeat(700))).collect();
+                for line in &lines {
+                    spool.write(1, line.as_bytes());
+                    spool.write(1, b"\n");
+                }
+                spool.close();
+                tell(dir.path(), id, spool.progress());
+                expected.insert(format!("web.{id}"), lines);
+            }
+            // Two files hold it all.
+            let run = |command: &mut Command| {
+                let command = command.args(["--exact", "crash::daemon", "--test-threads=1"]);
+                let command = command.env(DIR, dir.path()).env(FILE_BYTES, "3000000");
+                command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap().success()
+            };
+            let exe = std::env::current_exe().unwrap();
+            let inject = format!("inject={call}:signal=SIGKILL:when={count}");
+            let traced = run(Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "-e", &inject]).arg(&exe));
+            if traced {
+                break;
+            }
+            kills += 1;
+            assert!(run(&mut Command::new(&exe)), "the next daemon ends well ({call} {count})");
+            let mut found = BTreeMap::new();
+            collect_backups(dir.path(), &mut std::collections::BTreeSet::new(), &mut found);
+            collect(&dir.path().join("log").join(format!("{APP}.log")), &mut found);
+            for (process, lines) in &expected {
+                let got = found.get(process).map(Vec::as_slice).unwrap_or_default();
+                let first = lines.iter().zip(got).position(|(wanted, got)| wanted != got);
+                assert!(lines == got, "{call} {count} {process}: {} found, first difference at {first:?}", got.len());
+            }
+        }
+    }
+    assert!(kills > 5, "{kills} kills");
 }
 
 fn tell(dir: &Path, id: &str, progress: watch::Receiver<SpoolProgress>) {
