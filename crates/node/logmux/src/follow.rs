@@ -15,7 +15,7 @@ use crate::journal::{JobCursor, JobEntry, PartialCursor};
 use crate::lines::Partial;
 use crate::message::Source;
 use crate::spool::{Progress, SpoolReader};
-use crate::writer::Writer;
+use crate::writer::{Committed, Writer};
 
 /// A line's beginning is kept in the cursor when the spool has gone on so far behind it.
 const CARRY_AFTER: u64 = 256 * 1024;
@@ -88,6 +88,7 @@ impl Follow {
                             steps.spool.rest();
                             let _ = self.progress.changed().await; // closed: seen above
                         }
+                        Step::Stale => steps = self.begin().await,
                         Step::Finished => return,
                     }
                 }
@@ -129,6 +130,7 @@ impl Follow {
 enum Step {
     More,
     Wait,
+    Stale,
     Finished,
 }
 
@@ -181,7 +183,9 @@ impl Steps {
         let Some((batch, cursor)) = &self.pending else { return Ok(Step::Wait) };
         if *cursor != self.cursor {
             let job = JobEntry { id: self.job_id.clone(), cursor: cursor.clone(), run_dir: self.run_dir.clone() };
-            self.writer.commit(&self.app, &self.source, batch, &job)?;
+            if self.writer.commit(&self.app, &self.source, batch, &self.cursor, &job)? == Committed::Stale {
+                return Ok(Step::Stale);
+            }
         }
         let Some((_, cursor)) = self.pending.take() else { return Ok(Step::Wait) };
         self.cursor = cursor;

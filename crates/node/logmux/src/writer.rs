@@ -17,6 +17,14 @@ use crate::journal::{JobCursor, JobEntry};
 use crate::message::Source;
 use crate::published::Published;
 
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Committed {
+    Done,
+    /// Another follower of the job, which ended with this step under way, was quicker: look at the cursor again.
+    Stale,
+}
+
 /// Owner of all log files.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -66,11 +74,22 @@ impl Writer {
         Ok(log.jobs.get(job).map(|job| job.cursor.clone()).unwrap_or_default())
     }
 
-    /// Appends lines and records the job's cursor, then announces both. After an error nothing has changed.
-    pub(crate) fn commit(&self, app: &str, source: &Source, batch: &Batch, job: &JobEntry) -> io::Result<()> {
+    /// Appends lines that follow on the cursor `before` and records the job's new cursor, then announces both. After an
+    /// error nothing has changed.
+    pub(crate) fn commit(
+        &self,
+        app: &str,
+        source: &Source,
+        batch: &Batch,
+        before: &JobCursor,
+        job: &JobEntry,
+    ) -> io::Result<Committed> {
         let mut inner = self.lock();
         let Inner { stamp, open, live, writing } = &mut *inner;
         let log = open.get_mut(app).ok_or(io::ErrorKind::NotFound)?;
+        if log.jobs.get(&job.id).map_or(&JobCursor::default(), |job| &job.cursor) != before {
+            return Ok(Committed::Stale);
+        }
         let committed = log.commit(batch, source, job, stamp, self.rotation, writing);
         writing.rest();
         // Also after a failure: the file may have been rotated before it.
@@ -78,7 +97,7 @@ impl Writer {
         committed?;
         let live = live.get(app);
         log.tidy(|id| live.is_some_and(|live| live.contains(id)));
-        Ok(())
+        Ok(Committed::Done)
     }
 
     /// The job writes no more; the log is closed with its app's last job.

@@ -154,3 +154,22 @@ async fn jobs_of_an_app_share_a_log_and_a_second_daemon_is_kept_out() {
     mux.shutdown().await;
     host.mux().await.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_takes_over_from_another_logs_nothing_twice() {
+    let host = Host::new();
+    let mux = host.mux().await;
+    let mut spool = host.spool("host1-a");
+    let mut log = mux.follow_job(host.job("host1-a", APP), spool.progress());
+    for i in 0..3000 {
+        spool.write(1, format!("{i} {}\n", "x".repeat(500)).as_bytes());
+        if i % 10 == 0 {
+            tokio::task::yield_now().await;
+            log = mux.follow_job(host.job("host1-a", APP), spool.progress());
+        }
+    }
+    spool.close();
+    in_time("all output", log.finished()).await;
+    let numbers: Vec<String> = texts(&host).iter().map(|text| text.split(' ').next().unwrap().to_owned()).collect();
+    assert!(numbers == (0..3000).map(|i| i.to_string()).collect::<Vec<_>>(), "{} lines", numbers.len());
+}
