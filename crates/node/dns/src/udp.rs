@@ -12,7 +12,7 @@ use crate::zone::{Scratch, Transport};
 /// Longest query.
 const QUERY_LEN: usize = 4096;
 /// Datagrams handled before other tasks get their turn.
-const BURST: usize = 64;
+const BURST: usize = 256;
 /// Queries that wait for upstreams at once; more are dropped, and their clients ask again.
 const FORWARDS: usize = 2048;
 
@@ -29,10 +29,14 @@ pub(crate) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, tasks: Ta
                 return;
             },
         }
+        let mut drained = false;
         for _ in 0..BURST {
             let (len, client) = match socket.try_recv_from(&mut packet) {
                 Ok(received) => received,
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    drained = true;
+                    break;
+                }
                 Err(_) => continue, // an earlier answer did not arrive
             };
             match shared.reply(&packet[..len], Transport::Udp, &mut scratch, &mut answer) {
@@ -49,7 +53,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, socket: Arc<UdpSocket>, tasks: Ta
                 }
             }
         }
-        tokio::task::yield_now().await;
+        if !drained {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
