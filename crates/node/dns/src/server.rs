@@ -87,7 +87,7 @@ pub struct Statistics {
 /// A running DNS server. Ends when dropped.
 pub struct DnsServer {
     shared: Arc<Shared>,
-    udp: Vec<Arc<tokio::net::UdpSocket>>,
+    udp: Vec<Arc<UdpSocket>>,
     tcp: Vec<Arc<tokio::net::TcpListener>>,
     ends: Ends,
     tasks: TaskTracker,
@@ -231,9 +231,9 @@ fn open(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn adopt_udp(socket: UdpSocket) -> io::Result<Arc<tokio::net::UdpSocket>> {
+fn adopt_udp(socket: UdpSocket) -> io::Result<Arc<UdpSocket>> {
     socket.set_nonblocking(true)?;
-    Ok(Arc::new(tokio::net::UdpSocket::from_std(socket)?))
+    Ok(Arc::new(socket))
 }
 
 fn adopt_tcp(listener: TcpListener) -> io::Result<Arc<tokio::net::TcpListener>> {
