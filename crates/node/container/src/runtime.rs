@@ -93,6 +93,11 @@ impl Runtime {
         self.inner.cgroups.job_ids()
     }
 
+    /// Removes our cgroups, partitions and monitors' included, once no job is left. Idempotent.
+    pub fn remove_partitions(&self) -> Result<(), RuntimeError> {
+        Ok(self.inner.cgroups.remove(&format!("/{}", self.inner.config.cgroup_root))?)
+    }
+
     /// Cgroup of the container of `run_dir`: as recorded, else the one that carries the directory's name.
     pub(crate) fn cgroup_of(&self, run_dir: &Path) -> Option<String> {
         crate::bundle::recorded_cgroup(run_dir).or_else(|| {

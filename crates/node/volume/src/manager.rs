@@ -72,7 +72,7 @@ struct Inner {
     operations: Arc<Semaphore>,
     transfers: Arc<Semaphore>,
     // Closed, and so given up, after everything else.
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +118,16 @@ impl VolumeManager {
         // Nobody waits for it; the first job does this itself if it comes earlier.
         drop(tokio::task::spawn_blocking(move || inner.rootfs.warm_up(DEFAULT_SCRATCH_BYTES)));
         Ok(this)
+    }
+
+    /// Lets operations that run end, refuses new ones, and gives the folder's lock up for another manager.
+    pub async fn close(&self) {
+        let all = u32::try_from(OPERATIONS).unwrap_or(u32::MAX);
+        let ended = self.inner.operations.acquire_many(all).await;
+        self.inner.operations.close();
+        self.inner.transfers.close();
+        drop(ended);
+        drop(lock(&self.inner.lock).take());
     }
 
     /// Makes an empty data volume. Of `info` count `id` (made when empty) and `meta`.
@@ -461,7 +471,7 @@ impl Inner {
             events,
             operations: Arc::new(Semaphore::new(OPERATIONS)),
             transfers: Arc::new(Semaphore::new(TRANSFERS)),
-            _lock: lock_file,
+            lock: Mutex::new(Some(lock_file)),
         };
         this.restore(records)?;
         Ok(this)

@@ -78,7 +78,7 @@ impl JobTable {
             return Err(AddError::Exists);
         }
         let busy: Vec<String> =
-            job.config.volumes.iter().map(|v| v.volume.clone()).filter(|v| self.volume_in_use(v)).collect();
+            job.config.volumes.iter().map(|v| v.volume.clone()).filter(|v| self.user_of_volume(v).is_some()).collect();
         if !busy.is_empty() {
             return Err(AddError::VolumesInUse(busy));
         }
@@ -93,11 +93,10 @@ impl JobTable {
         self.jobs.remove(id);
     }
 
-    fn volume_in_use(&self, volume: &str) -> bool {
-        self.jobs
-            .values()
-            .filter(|job| job.status.is_active())
-            .any(|job| job.job.config.volumes.iter().any(|binding| binding.volume == volume))
+    /// The active job that has a volume.
+    pub(crate) fn user_of_volume(&self, volume: &str) -> Option<&JobId> {
+        let uses = |job: &ActiveJob| job.job.config.volumes.iter().any(|binding| binding.volume == volume);
+        self.jobs.iter().find(|(_, job)| job.status.is_active() && uses(job)).map(|(id, _)| id)
     }
 
     /// Changes fields that are no state, such as the address; ended jobs stay as they are.

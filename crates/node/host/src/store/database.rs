@@ -121,6 +121,40 @@ impl Database {
         transaction.commit().map_err(access("commit a change"))
     }
 
+    /// Deletes the records of ended jobs that nobody will ask for any more.
+    pub(crate) fn forget_jobs(&self, ids: &[JobId]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let jobs = ids.iter().map(|id| (id.clone(), None)).collect();
+        self.commit(&Changes { jobs, documents: Vec::new() })
+    }
+
+    /// Writes or deletes one document; synced when it returns.
+    pub(crate) fn put_document<T: serde::Serialize>(&self, key: &str, value: Option<&T>) -> Result<(), StoreError> {
+        let value = value.map(|value| serde_json::to_vec(value).expect("documents have string keys only"));
+        self.commit(&Changes { jobs: Vec::new(), documents: vec![(key.to_owned(), value)] })
+    }
+
+    /// The documents whose keys begin with `prefix`; those that cannot be read are reported and left out.
+    pub(crate) fn documents<T: serde::de::DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, StoreError> {
+        let database = self.handle()?;
+        let transaction = database.begin_read().map_err(access("begin reading"))?;
+        let table = transaction.open_table(DOCUMENTS).map_err(access("open the documents"))?;
+        let mut documents = Vec::new();
+        for entry in table.range(prefix..).map_err(access("read the documents"))? {
+            let (key, value) = entry.map_err(access("read a document"))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            match serde_json::from_slice(value.value()) {
+                Ok(document) => documents.push(document),
+                Err(err) => warn!(key = key.value(), %err, "recorded document cannot be read, leaving it out"),
+            }
+        }
+        Ok(documents)
+    }
+
     /// Every recorded job. A record that cannot be read is reported and left out.
     pub(crate) fn jobs(&self) -> Result<Vec<(JobId, ActiveJob)>, StoreError> {
         let database = self.handle()?;

@@ -14,7 +14,7 @@ use super::database::{Changes, Database, StoreError};
 /// Pause before a failed write is tried again, for example because the disk was full.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Gives the newest version of a job; `None` means that it is to be deleted.
+/// Gives the newest version of a job; `None` when there is nothing (more) to write of it.
 type Snapshot = Box<dyn Fn(&JobId) -> Option<Vec<u8>> + Send>;
 type Answer = oneshot::Sender<Result<(), Arc<StoreError>>>;
 
@@ -120,7 +120,7 @@ fn run(shared: &Shared, database: &Database, snapshot: &Snapshot) {
             return;
         }
         let changes = Changes {
-            jobs: taken.jobs.iter().map(|id| (id.clone(), snapshot(id))).collect(),
+            jobs: taken.jobs.iter().filter_map(|id| Some((id.clone(), Some(snapshot(id)?)))).collect(),
             documents: taken.documents.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         };
         match database.commit(&changes) {

@@ -150,7 +150,7 @@ fn xattrs(fd: &OwnedFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     };
     let mut xattrs = Vec::new();
     for key in list[..len].split(|b| *b == 0).filter(|key| !key.is_empty()) {
-        let mut value = vec![0; rustix::fs::getxattr(&*name, OsStr::from_bytes(key), &mut [0_u8; 0][..])?];
+        let mut value = vec![0; rustix::fs::getxattr_query(&*name, OsStr::from_bytes(key))?];
         let read = rustix::fs::getxattr(&*name, OsStr::from_bytes(key), &mut value[..])?;
         value.truncate(read);
         xattrs.push((key.to_vec(), value));

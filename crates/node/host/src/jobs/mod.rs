@@ -1,0 +1,18 @@
+//! Jobs: their table, its record on disk, the events, and the tasks that carry each job through its life.
+
+mod book;
+mod cleanup;
+mod gate;
+mod layers;
+pub(crate) mod prepare;
+mod restore;
+mod runner;
+mod stop;
+mod table;
+
+pub(crate) use book::{JobBook, RecordError};
+pub(crate) use gate::{Gate, Turn};
+pub use runner::NetworkSlot;
+pub(crate) use runner::{Live, LiveJobs, Runner, describe};
+pub(crate) use stop::StopFailure;
+pub(crate) use table::{StopError, StopTarget};

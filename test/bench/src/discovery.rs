@@ -1,0 +1,128 @@
+//! Discovery on three nodes: how soon a registration is seen elsewhere, and what many instances cost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use flynn_discoverd_client::Client;
+use flynn_harness::{Cluster, HostState};
+use flynn_types::discoverd::{EventKind, Instance, ServiceConfig};
+
+use crate::fixture::{cluster, runtime};
+use crate::table::{Series, Table};
+
+const REGISTRATIONS: usize = 500;
+const INSTANCES: usize = 10_000;
+/// Clients between which the instances are divided.
+const BEATERS: usize = 50;
+/// Spec discoverd-and-network 9.2.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+const MEASURED: Duration = Duration::from_secs(20);
+
+pub(crate) fn measure(_rounds: usize, table: &mut Table) -> anyhow::Result<()> {
+    let cluster = cluster(3)?;
+    let delays = runtime().block_on(delays(&cluster))?;
+    table.note("registration seen on another node, ms, median", &format!("{:.1}", delays.median()), "-");
+    table.bound("registration seen on another node, ms, 99th percentile", delays.quantile(0.99), 20.0);
+    let share = runtime().block_on(cost(&cluster))?;
+    table.bound("10,000 instances kept alive: most of a core that a daemon takes, %", share, 10.0);
+    cluster.down()
+}
+
+fn client(cluster: &Cluster, host: usize) -> anyhow::Result<Client> {
+    Ok(Client::from_list(&cluster.host(host).url(1111)?)?)
+}
+
+fn instance(number: usize) -> Instance {
+    let addr = format!("10.0.{}.{}:{}", number / 250 % 250, number % 250 + 1, 1000 + number / 62_500);
+    Instance::new("tcp", &addr, BTreeMap::new())
+}
+
+async fn delays(cluster: &Cluster) -> anyhow::Result<Series> {
+    let (writer, reader) = (client(cluster, 0)?, client(cluster, 1)?);
+    writer.add_service("bench", &ServiceConfig::default()).await?;
+    let mut watch = reader.watch("bench");
+    while watch.next().await.kind != EventKind::Current {}
+    let mut delays = Series::default();
+    for number in 0..REGISTRATIONS {
+        let instance = instance(number);
+        let begin = Instant::now();
+        let seen = async {
+            loop {
+                let event = watch.next().await;
+                if event.kind == EventKind::Up && event.instance.is_some_and(|up| up.id == instance.id) {
+                    return begin.elapsed();
+                }
+            }
+        };
+        let both = async { tokio::join!(writer.put_instance("bench", &instance), seen) };
+        let (put, seen) = tokio::time::timeout(Duration::from_secs(10), both).await.context("a registration is not seen")?;
+        put?;
+        delays.push_ms(seen);
+    }
+    writer.remove_service("bench").await?;
+    Ok(delays)
+}
+
+/// Most of one core that any of the daemons takes, in percent.
+async fn cost(cluster: &Cluster) -> anyhow::Result<f64> {
+    let writer = client(cluster, 0)?;
+    writer.add_service("many", &ServiceConfig::default()).await?;
+    let beats = Arc::new(AtomicU64::new(0));
+    let mut beaters = tokio::task::JoinSet::new();
+    for beater in 0..BEATERS {
+        let (client, beats) = (client(cluster, beater % 3)?, Arc::clone(&beats));
+        beaters.spawn(async move {
+            let own: Vec<_> = (beater..INSTANCES).step_by(BEATERS).map(instance).collect();
+            let pause = HEARTBEAT / u32::try_from(own.len()).unwrap_or(u32::MAX);
+            let mut ticks = tokio::time::interval(pause);
+            loop {
+                for instance in &own {
+                    ticks.tick().await;
+                    if client.put_instance("many", instance).await.is_ok() {
+                        beats.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+    }
+    let all = async {
+        loop {
+            let known = writer.instances("many").await?.len();
+            if known == INSTANCES {
+                return anyhow::Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), all).await.context("10,000 instances are not registered in time")??;
+    let (before, beats_before, begin) = (processor_times(cluster)?, beats.load(Ordering::Relaxed), Instant::now());
+    tokio::time::sleep(MEASURED).await; // the span that is measured
+    let elapsed = begin.elapsed().as_secs_f64();
+    let after = processor_times(cluster)?;
+    let expected = f64::from(u32::try_from(INSTANCES)?) / HEARTBEAT.as_secs_f64() * elapsed;
+    let sent = f64::from(u32::try_from(beats.load(Ordering::Relaxed) - beats_before)?);
+    anyhow::ensure!(sent > expected * 0.9, "only {sent} of {expected:.0} heartbeats were answered in time");
+    let left = writer.instances("many").await?.len();
+    anyhow::ensure!(left == INSTANCES, "{left} of {INSTANCES} instances are left");
+    beaters.shutdown().await;
+    let shares = before.iter().zip(&after).map(|(before, after)| (after - before) / elapsed * 100.0);
+    Ok(shares.fold(0.0, f64::max))
+}
+
+/// Seconds of processor time of each host's daemon.
+fn processor_times(cluster: &Cluster) -> anyhow::Result<Vec<f64>> {
+    let hosts = cluster.hosts().map(|host| {
+        let HostState::Running(pids) = host.state() else { anyhow::bail!("{} has no daemon", host.id()) };
+        let mut ticks = 0.0;
+        for pid in pids {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            let fields = stat.rsplit_once(')').context("no stat")?.1.split_whitespace().skip(11).take(2);
+            ticks += fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>();
+        }
+        Ok(ticks / 100.0) // USER_HZ, fixed at 100 for programs
+    });
+    hosts.collect()
+}

@@ -1,0 +1,55 @@
+//! Our figures beside those of named peers, measured on the same machine in one run. See `script/bench`.
+//!
+//! Every comparison alternates between us and the peer, round by round, so that whatever else the machine does meets
+//! both. Figures are medians with the least and the most.
+
+#![forbid(unsafe_code)]
+
+mod discovery;
+mod dns;
+mod fixture;
+mod jobs;
+mod memory;
+mod table;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser;
+use table::Table;
+
+/// Measures the node.
+#[derive(Parser)]
+#[command(name = "flynn-bench")]
+struct Cli {
+    /// Rounds of each comparison
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// Only these: start, many, memory, discovery, dns
+    only: Vec<String>,
+}
+
+type Measurement = fn(usize, &mut Table) -> anyhow::Result<()>;
+
+const ALL: [(&str, Measurement); 5] = [
+    ("start", jobs::one_at_a_time),
+    ("many", jobs::many_at_once),
+    ("memory", memory::idle),
+    ("discovery", discovery::measure),
+    ("dns", dns::compare),
+];
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut table = Table::default();
+    let mut failed = false;
+    for (name, measure) in ALL.iter().filter(|(name, _)| cli.only.is_empty() || cli.only.iter().any(|o| o == name)) {
+        let _ = writeln!(std::io::stderr(), "── {name}");
+        if let Err(err) = measure(cli.rounds, &mut table) {
+            let _ = writeln!(std::io::stderr(), "error: {name}: {err:#}");
+            failed = true;
+        }
+    }
+    let _ = write!(std::io::stdout(), "{}", table.render());
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
