@@ -61,7 +61,7 @@ impl BringUp {
                     Ok(up) => return up,
                     Err(err) => warn!(err = %format!("{err:#}"), "the network cannot be brought up yet"),
                 }
-                tokio::time::sleep(pause.next_delay()).await;
+                tokio::time::sleep(pause.pause()).await;
             }
         };
         stop.run_until_cancelled(attempts).await

@@ -40,8 +40,8 @@ async fn feed_aggregators(client: Client, logs: LogMux) {
         let present: BTreeSet<String> = logs
             .sinks()
             .into_iter()
-            .filter(|sink| sink.info.host_managed && sink.info.kind == SinkKind::LogAggregator)
-            .map(|sink| sink.info.id)
+            .filter(|sink| sink.host_managed && sink.kind == SinkKind::LogAggregator)
+            .map(|sink| sink.id)
             .collect();
         for addr in present.difference(&wanted) {
             logs.remove_sink(addr).await;

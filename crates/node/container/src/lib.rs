@@ -29,7 +29,7 @@ mod sys;
 mod wire;
 
 pub use client::{CallError, Container};
-pub use oci::InvalidSpec;
+pub use oci::{DEFAULT_CAPABILITIES, InvalidSpec};
 pub use reconnect::Reconnect;
 pub use runtime::{Runtime, RuntimeConfig, RuntimeError};
 pub use spec::{ContainerSpec, Limits, Mount};

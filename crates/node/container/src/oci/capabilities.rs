@@ -49,7 +49,8 @@ const NAMES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-const DEFAULT: [&str; 12] = [
+/// What a job has unless it names its own.
+pub const DEFAULT_CAPABILITIES: [&str; 12] = [
     "CAP_NET_BIND_SERVICE",
     "CAP_AUDIT_READ",
     "CAP_AUDIT_WRITE",
@@ -73,7 +74,7 @@ pub(super) fn of(spec: &ContainerSpec, granted: &Granted, available: u64) -> Res
     let mut wanted: Vec<&str> = match &spec.capabilities {
         Some(exactly) => exactly.iter().map(String::as_str).collect(),
         None => {
-            let mut wanted = DEFAULT.to_vec();
+            let mut wanted = DEFAULT_CAPABILITIES.to_vec();
             if spec.builder {
                 wanted.extend(BUILDER);
             }

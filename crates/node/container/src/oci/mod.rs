@@ -11,6 +11,7 @@ mod seccomp;
 #[cfg(test)]
 mod tests;
 
+pub use capabilities::DEFAULT_CAPABILITIES;
 use flynn_types::init;
 use serde_json::{Value, json};
 
