@@ -16,7 +16,7 @@ use flynn_logmux::LogMux;
 use flynn_types::host::{Command, DiscoverdConfig, HostStatus, NetworkConfig};
 use flynn_types::id::{HostId, JobId};
 use flynn_volume::{LayerSource, VolumeManager};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
@@ -25,9 +25,10 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, FailureLimit};
 use crate::hoststats::HostMeter;
 use crate::jobs::prepare::HostFacts;
-use crate::jobs::{Gate, JobBook, LiveJobs, NetworkSlot, Runner};
+use crate::jobs::{self, Gate, JobBook, LiveJobs, NetworkSlot, Runner};
 use crate::settings::{Settings, SettingsStore};
 use crate::store::{Database, StoreError};
+use crate::webhooks;
 
 /// How a host behaves; the daemon's flags.
 #[derive(Clone, Debug)]
@@ -134,6 +135,7 @@ impl Host {
             slots: Arc::new(Semaphore::new(config.max_job_concurrency.max(1))),
             tasks: TaskTracker::new(),
             leaving: CancellationToken::new(),
+            memory_warnings: broadcast::channel(64).0,
         };
         let host = Self {
             runner: Arc::new(runner),
@@ -164,8 +166,16 @@ impl Host {
         api::router(Arc::clone(self))
     }
 
-    /// Continues the jobs of the last daemon. Call once, after volumes and the remembered network are up.
-    pub async fn restore(&self, resurrect: bool) {
+    /// Continues the jobs of the last daemon. Call once, after volumes and the remembered network are up, and before the
+    /// API is served.
+    pub async fn restore(self: &Arc<Self>, resurrect: bool) {
+        let leaving = self.runner.leaving.clone();
+        let hooks = webhooks::Hooks::begin(self);
+        self.runner.tasks.spawn(hooks.run(leaving.clone()));
+        self.runner
+            .tasks
+            .spawn(leaving.clone().run_until_cancelled_owned(jobs::watch_memory(Arc::clone(&self.runner))));
+        self.runner.tasks.spawn(leaving.run_until_cancelled_owned(jobs::forget_expired(Arc::clone(&self.runner))));
         self.runner.restore(&self.config.id, resurrect).await;
     }
 
@@ -188,6 +198,10 @@ impl Host {
         }
     }
 
+    pub(crate) fn configured_tags(&self) -> &BTreeMap<String, String> {
+        &self.config.tags
+    }
+
     fn tags(&self, settings: &Settings) -> BTreeMap<String, String> {
         let mut tags = self.config.tags.clone();
         for (key, value) in &settings.tags {
@@ -195,6 +209,11 @@ impl Host {
         }
         tags.retain(|key, _| !settings.removed_tags.contains(key));
         tags
+    }
+
+    /// Lets only requests with this host's key through to `router`: for endpoints that are served beside ours.
+    pub fn guard(self: &Arc<Self>, router: Router) -> Router {
+        api::guard(router, self)
     }
 
     /// Records the network for status and new jobs.

@@ -118,13 +118,18 @@ mod tests {
     #[test]
     fn interfaces_are_summed_without_loopback() {
         let mut stats = HostStats::default();
-        network("head|er\n lo: 9 9 0 0 0 0 0 0 9 9\neth0: 10 2 0 0 0 0 0 0 30 4\neth1: 1 1 0 0 0 0 0 0 1 1\n", &mut stats);
+        network(
+            "head|er\n lo: 9 9 0 0 0 0 0 0 9 9\neth0: 10 2 0 0 0 0 0 0 30 4\neth1: 1 1 0 0 0 0 0 0 1 1\n",
+            &mut stats,
+        );
         assert_eq!((stats.network_rx_bytes, stats.network_tx_bytes, stats.network_tx_packets), (11, 31, 5));
     }
 
     #[test]
     fn the_machine_has_memory_and_cores() {
         let stats = HostMeter::default().read(Path::new("/"));
-        assert!(stats.memory_total_bytes > stats.memory_used_bytes && stats.cpu_count > 0 && stats.disk_total_bytes > 0);
+        assert!(
+            stats.memory_total_bytes > stats.memory_used_bytes && stats.cpu_count > 0 && stats.disk_total_bytes > 0
+        );
     }
 }

@@ -34,9 +34,11 @@ impl Layers {
             return Ok(url.to_owned());
         };
         let service = service.to_owned();
-        let instances = self.discoverd.instances(&service).await.map_err(|err| {
-            io::Error::other(format!("ask discoverd for service {service}: {err}"))
-        })?;
+        let instances = self
+            .discoverd
+            .instances(&service)
+            .await
+            .map_err(|err| io::Error::other(format!("ask discoverd for service {service}: {err}")))?;
         let instance = instances.choose(&mut rand::rng());
         let instance = instance.ok_or_else(|| io::Error::other(format!("service {service} has no instance")))?;
         let address: std::net::SocketAddr = instance.addr.parse().map_err(io::Error::other)?;

@@ -16,9 +16,8 @@ fn open_root(root: &Path) -> io::Result<OwnedFd> {
 
 /// Opens a directory of the tree, made when it is missing.
 fn open_dir(root: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    let open = || {
-        rustix::fs::openat2(root, name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
-    };
+    let open =
+        || rustix::fs::openat2(root, name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
     match open() {
         Err(rustix::io::Errno::NOENT) => {
             match rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)) {

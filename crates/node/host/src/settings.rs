@@ -74,6 +74,9 @@ mod tests {
         let store = SettingsStore::open(database.clone()).unwrap();
         store.change(|settings| settings.draining = true).await.unwrap();
         let raw: serde_json::Value = database.document(KEY).unwrap().unwrap();
-        assert_eq!((raw["newer"].as_i64(), raw["draining"].as_bool(), raw["tags"]["a"].as_str()), (Some(1), Some(true), Some("b")));
+        assert_eq!(
+            (raw["newer"].as_i64(), raw["draining"].as_bool(), raw["tags"]["a"].as_str()),
+            (Some(1), Some(true), Some("b"))
+        );
     }
 }

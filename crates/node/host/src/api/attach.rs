@@ -17,6 +17,9 @@ use crate::host::Host;
 const MAX_BODY: usize = 64 << 10;
 
 pub(super) async fn attach(State(host): State<Arc<Host>>, mut request: Request) -> Response {
+    if !request.headers().contains_key(header::UPGRADE) {
+        return (StatusCode::BAD_REQUEST, format!("upgrade to {PROTOCOL} required")).into_response();
+    }
     let upgrade = hyper::upgrade::on(&mut request);
     let body = axum::body::to_bytes(request.into_body(), MAX_BODY).await.unwrap_or_default();
     let Ok(asked) = serde_json::from_slice::<AttachRequest>(&body) else {

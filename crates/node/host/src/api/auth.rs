@@ -55,7 +55,8 @@ pub(super) async fn require_key(State(host): State<Arc<Host>>, request: Request,
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let admitted = address.is_none_or(|address| host.failures().admit(address, Instant::now()));
     if !admitted {
-        let error = ApiError::new(ErrorCode::RateLimited, "too many requests without a valid key, try again in a minute");
+        let error =
+            ApiError::new(ErrorCode::RateLimited, "too many requests without a valid key, try again in a minute");
         return Failure::from(error.retryable()).into_response();
     }
     let mut response = Failure::from(ApiError::new(ErrorCode::Unauthorized, "authentication required")).into_response();
@@ -94,7 +95,9 @@ mod tests {
 
     #[test]
     fn the_key_comes_as_a_header_or_as_a_password() {
-        let headers = |name: &'static str, value: &'static str| HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
+        let headers = |name: &'static str, value: &'static str| {
+            HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))])
+        };
         assert_eq!(presented(&headers("auth-key", "k")), Some("k".into()));
         assert_eq!(presented(&headers("authorization", "Basic OnNlY3JldA==")), Some("secret".into()));
         assert_eq!(presented(&headers("authorization", "Bearer x")), None);

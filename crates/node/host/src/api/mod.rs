@@ -50,6 +50,11 @@ pub(crate) fn router(host: Arc<Host>) -> Router {
         .route("/storage/gc", post(volumes::collect_garbage))
         .route("/sinks", get(sinks::list))
         .route("/sinks/{id}", put(sinks::add).delete(sinks::remove))
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&host), auth::require_key));
-    open.merge(guarded).with_state(host)
+        .route("/host/systemctl-restart", post(update::restart));
+    flynn_http::with_text_fallbacks(open.merge(guard(guarded, &host))).with_state(host)
+}
+
+/// Lets only requests with the host's key through to these routes.
+pub(crate) fn guard<S: Clone + Send + Sync + 'static>(router: Router<S>, host: &Arc<Host>) -> Router<S> {
+    router.layer(axum::middleware::from_fn_with_state(Arc::clone(host), auth::require_key))
 }

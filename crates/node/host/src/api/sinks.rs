@@ -17,7 +17,11 @@ pub(super) async fn list(State(host): State<Arc<Host>>) -> Answer<Vec<SinkStatus
 }
 
 /// Adds a sink, or gives an existing one its changed configuration.
-pub(super) async fn add(State(host): State<Arc<Host>>, Path(id): Path<String>, Json(mut sink): Json<SinkInfo>) -> Result<Answer<SinkInfo>, Failure> {
+pub(super) async fn add(
+    State(host): State<Arc<Host>>,
+    Path(id): Path<String>,
+    Json(mut sink): Json<SinkInfo>,
+) -> Result<Answer<SinkInfo>, Failure> {
     if let SinkKind::Other(_) | SinkKind::Unset = sink.kind {
         return Err(ApiError::validation("", &format!("unknown sink kind: {:?}", sink.kind.as_str())).into());
     }
@@ -26,7 +30,10 @@ pub(super) async fn add(State(host): State<Arc<Host>>, Path(id): Path<String>, J
     Ok(Answer(sink))
 }
 
-pub(super) async fn remove(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Result<Answer<serde_json::Value>, Failure> {
+pub(super) async fn remove(
+    State(host): State<Arc<Host>>,
+    Path(id): Path<String>,
+) -> Result<Answer<serde_json::Value>, Failure> {
     if !host.runner().logs.remove_sink(&id).await {
         return Err(ApiError::object_not_found("sink with that id couldn't be found").into());
     }

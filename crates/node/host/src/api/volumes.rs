@@ -7,12 +7,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use flynn_http::{Client, Failure, Json};
-use flynn_types::error::ApiError;
+use flynn_http::{Client, Failure, Json, path_segment};
+use flynn_types::error::{ApiError, ErrorCode};
 use flynn_types::host::{ProviderSpec, PullCoordinate, SNAPSHOT_STREAM_MIME, SnapshotHave, VolumeInfo};
 use flynn_volume::GcPolicy;
-use futures_util::TryStreamExt as _;
-use tokio_stream::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 
@@ -27,25 +26,44 @@ fn unknown(id: &str) -> Failure {
 }
 
 /// Providers are the daemon's choice; one that exists already is named as such.
-pub(super) async fn add_provider(State(host): State<Arc<Host>>, Json(spec): Json<ProviderSpec>) -> Result<Answer<ProviderSpec>, Failure> {
+pub(super) async fn add_provider(
+    State(host): State<Arc<Host>>,
+    Json(spec): Json<ProviderSpec>,
+) -> Result<Answer<ProviderSpec>, Failure> {
     if spec.kind.is_empty() {
         return Err(ApiError::validation("", "kind must not be blank").into());
     }
-    if host.runner().volumes.providers().iter().any(|(id, _)| *id == spec.id) {
-        return Err(ApiError::conflict(format!("provider {:?} already exists", spec.id)).into());
+    let providers = host.runner().volumes.providers();
+    if providers.iter().any(|(id, _)| *id == spec.id) {
+        let text = format!("provider {:?} already exists", spec.id);
+        return Err(ApiError::new(ErrorCode::ObjectExists, text).into());
+    }
+    if matches!(spec.kind.as_str(), "zfs" | "dir") {
+        let text = format!("kind {:?} is set up by the daemon's flags and cannot be added to a running one", spec.kind);
+        return Err(ApiError::validation("", &text).into());
     }
     Err(ApiError::validation("", &format!("kind {:?} is not known", spec.kind)).into())
 }
 
 /// The body may be absent.
-pub(super) async fn create(State(host): State<Arc<Host>>, Path(provider): Path<String>, body: Bytes) -> Result<Answer<VolumeInfo>, Failure> {
-    let info = if body.is_empty() { VolumeInfo::default() } else { serde_json::from_slice(&body).map_err(|_| ApiError::syntax())? };
+pub(super) async fn create(
+    State(host): State<Arc<Host>>,
+    Path(provider): Path<String>,
+    body: Bytes,
+) -> Result<Answer<VolumeInfo>, Failure> {
+    let info = if body.is_empty() {
+        VolumeInfo::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|_| ApiError::syntax())?
+    };
     host.runner().volumes.create(info, &provider).await.map(Answer).map_err(failure)
 }
 
 pub(super) async fn list(State(host): State<Arc<Host>>, headers: HeaderMap) -> Response {
     if flynn_http::wants_events(&headers) {
-        return flynn_http::sse(BroadcastStream::new(host.runner().volumes.events()).map(|event| event.map_err(|lagged| lagged.to_string())));
+        return flynn_http::sse(
+            BroadcastStream::new(host.runner().volumes.events()).map_err(|lagged| lagged.to_string()),
+        );
     }
     Answer(host.runner().volumes.list()).into_response()
 }
@@ -61,7 +79,10 @@ pub(super) async fn destroy(State(host): State<Arc<Host>>, Path(id): Path<String
     host.runner().volumes.destroy(&id).await.map_err(failure)
 }
 
-pub(super) async fn snapshot(State(host): State<Arc<Host>>, Path(id): Path<String>) -> Result<Answer<VolumeInfo>, Failure> {
+pub(super) async fn snapshot(
+    State(host): State<Arc<Host>>,
+    Path(id): Path<String>,
+) -> Result<Answer<VolumeInfo>, Failure> {
     host.runner().volumes.snapshot(&id).await.map(Answer).map_err(failure)
 }
 
@@ -75,21 +96,32 @@ pub(super) async fn pull_snapshot(
     let haves = volumes.haves(&id).map_err(failure)?;
     let peers = host.peers().ok_or_else(|| ApiError::unavailable("cluster client is not configured"))?;
     let url = peers.host_url(&from.host_id).await.map_err(ApiError::unavailable)?;
-    let url = url.ok_or_else(|| ApiError::object_not_found(format!("no host with id {:?} is registered", from.host_id)))?;
+    let url =
+        url.ok_or_else(|| ApiError::object_not_found(format!("no host with id {:?} is registered", from.host_id)))?;
     let mut client = Client::new(&url);
     if let Some(key) = host.auth_key() {
         client = client.with_basic_auth(key);
     }
-    let path = format!("/storage/volumes/{}/send", from.snapshot_id);
+    let path = format!("/storage/volumes/{}/send", path_segment(&from.snapshot_id));
     let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(SNAPSHOT_STREAM_MIME))]);
     let download = client.open_with(&path, &headers, &haves).await.map_err(|err| {
-        ApiError::unavailable(format!("fetch snapshot {} from host {}: {err}", from.snapshot_id, from.host_id))
+        let text = format!("fetch snapshot {} from host {}: {err}", from.snapshot_id, from.host_id);
+        match err.status() {
+            Some(404) => ApiError::object_not_found(text),
+            Some(400..500) => ApiError::conflict(text),
+            _ => ApiError::unavailable(text),
+        }
     })?;
     let stream = StreamReader::new(download.bytes.map_err(std::io::Error::other));
     volumes.receive(&id, stream).await.map(Answer).map_err(failure)
 }
 
-pub(super) async fn send(State(host): State<Arc<Host>>, Path(id): Path<String>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
+pub(super) async fn send(
+    State(host): State<Arc<Host>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Failure> {
     let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if !accepts.contains(SNAPSHOT_STREAM_MIME) {
         let text = format!("must be prepared to accept a content type of {SNAPSHOT_STREAM_MIME:?}");
@@ -103,14 +135,19 @@ pub(super) async fn send(State(host): State<Arc<Host>>, Path(id): Path<String>, 
     }
     let (reader, writer) = tokio::io::duplex(SEND_BUFFER);
     let volumes = host.runner().volumes.clone();
-    // Ends when the stream is complete, or broken: then the receiver misses its end mark.
-    host.runner().tasks.spawn(async move {
+    let (failure, failed) = tokio::sync::oneshot::channel();
+    // Ends when the stream is complete or the receiver is gone.
+    host.runner().tasks.spawn(host.runner().leaving.clone().run_until_cancelled_owned(async move {
         if let Err(err) = volumes.send(&id, &haves, writer).await {
             tracing::warn!(volume_id = id, err = &err as &dyn std::error::Error, "snapshot could not be sent");
+            let _ = failure.send(std::io::Error::other(err)); // the receiver may be gone
         }
-    });
+    }));
+    // A stream that broke on our side must not look complete: it ends with an error.
+    let end = futures_util::stream::once(failed).filter_map(|failed| std::future::ready(failed.ok().map(Err)));
+    let content = ReaderStream::with_capacity(reader, SEND_BUFFER).chain(end);
     let content_type = [(header::CONTENT_TYPE, SNAPSHOT_STREAM_MIME)];
-    Ok((content_type, Body::from_stream(ReaderStream::with_capacity(reader, SEND_BUFFER))).into_response())
+    Ok((content_type, Body::from_stream(content)).into_response())
 }
 
 /// Removes layers that no job uses and that are not kept; data volumes stay.

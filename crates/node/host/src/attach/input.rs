@@ -15,7 +15,10 @@ enum Target {
     /// Input was not asked for.
     None,
     Stdin(Option<pipe::Sender>),
-    Terminal { terminal: Terminal, takes_data: bool },
+    Terminal {
+        terminal: Terminal,
+        takes_data: bool,
+    },
 }
 
 /// Where a client's frames go.
@@ -79,7 +82,10 @@ impl Input {
                 }
                 Ok(())
             }
-            (Frame::Data { stream: attach::STREAM_STDIN, payload }, Target::Terminal { terminal, takes_data: true }) => {
+            (
+                Frame::Data { stream: attach::STREAM_STDIN, payload },
+                Target::Terminal { terminal, takes_data: true },
+            ) => {
                 if payload.is_empty() {
                     return Err("end of input".into());
                 }

@@ -69,10 +69,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         std::future::pending::<()>().await;
     }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed
-    }
 }
 
 /// Writes frames to a client.

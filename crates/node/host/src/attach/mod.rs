@@ -95,7 +95,7 @@ impl Session {
         loop {
             // First the gate, then the job: a job that ends in between closes the gate and so wakes us.
             let turn = self.runner.gate.wait(&self.id);
-            let job = self.runner.book.get(&self.id);
+            let job = self.runner.book.find(&self.id).await;
             if let Some(job) = &job
                 && !job.status.is_active()
             {

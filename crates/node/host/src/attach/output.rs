@@ -42,7 +42,10 @@ pub(super) fn open_log(
 }
 
 /// One frame per line. A log that cannot be read ends the output; the client is told with a line of the init log.
-pub(super) async fn copy_lines<W: AsyncWrite + Unpin>(mut lines: Lines, writer: &mut FrameWriter<W>) -> Result<(), Gone> {
+pub(super) async fn copy_lines<W: AsyncWrite + Unpin>(
+    mut lines: Lines,
+    writer: &mut FrameWriter<W>,
+) -> Result<(), Gone> {
     while let Some(line) = lines.next().await {
         match line {
             Ok((stream, text)) => writer.send(Frame::Data { stream, payload: text.into() }).await?,
@@ -128,13 +131,13 @@ async fn read_pipe(pipe: OwnedFd, stream: u8, wanted: bool, frames: mpsc::Sender
 mod tests {
     use super::*;
 
-    fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
-        std::io::pipe().unwrap()
+    fn pipe() -> (io::PipeReader, io::PipeWriter) {
+        io::pipe().unwrap()
     }
 
     #[tokio::test]
     async fn unwanted_output_is_drained_and_wanted_output_is_whole() {
-        use std::io::Write as _;
+        use io::Write as _;
         let ((out, mut out_end), (err, mut err_end), (log, log_end)) = (pipe(), pipe(), pipe());
         // More than a pipe holds: a stream that nobody reads would stop the writer.
         let big = vec![0xfe; 300 << 10];

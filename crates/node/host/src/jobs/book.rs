@@ -93,6 +93,13 @@ impl JobBook {
 
     /// Accepts a job: on return it is on disk and announced.
     pub(crate) async fn add(&self, id: &JobId, job: Job) -> Result<(), RecordError> {
+        let (database, old) = (self.database.clone(), id.clone());
+        let recorded = tokio::task::spawn_blocking(move || database.has_job(&old)).await;
+        match recorded.unwrap_or(Err(StoreError::Closed)) {
+            Ok(false) => {}
+            Ok(true) => return Err(AddError::Exists.into()),
+            Err(err) => return Err(RecordError::Store(Arc::new(err))),
+        }
         let event = self.table().add(id.clone(), job, &self.host, Utc::now())?;
         self.persister.job_changed(id);
         if let Err(err) = self.persister.synced().await {
@@ -122,12 +129,12 @@ impl JobBook {
         changed
     }
 
-    pub(crate) fn started(&self, id: &JobId, pid: i32) -> bool {
-        self.change(id, |table| table.started(id, pid, Utc::now()))
+    pub(crate) fn started(&self, id: &JobId, pid: i32, at: DateTime<Utc>) -> bool {
+        self.change(id, |table| table.started(id, pid, at))
     }
 
-    pub(crate) fn exited(&self, id: &JobId, status: i32, error: Option<String>) -> bool {
-        self.change(id, |table| table.exited(id, status, error, Utc::now()))
+    pub(crate) fn exited(&self, id: &JobId, status: i32, error: Option<String>, at: DateTime<Utc>) -> bool {
+        self.change(id, |table| table.exited(id, status, error, at))
     }
 
     pub(crate) fn failed(&self, id: &JobId, error: String) -> bool {
@@ -146,22 +153,38 @@ impl JobBook {
 
     pub(crate) fn request_stop(&self, id: &JobId) -> Result<StopTarget, StopError> {
         let target = self.table().request_stop(id)?;
-        if target == StopTarget::Starting {
-            self.persister.job_changed(id);
-        }
+        self.persister.job_changed(id);
         Ok(target)
     }
 
-    /// A job by id, also one that is no longer listed.
+    /// A listed job.
     pub(crate) fn get(&self, id: &JobId) -> Option<ActiveJob> {
-        let listed = self.table().get(id).cloned();
-        listed.or_else(|| match self.database.job(id) {
+        self.table().get(id).cloned()
+    }
+
+    /// A job by id, also one that is no longer listed.
+    pub(crate) async fn find(&self, id: &JobId) -> Option<ActiveJob> {
+        if let Some(job) = self.get(id) {
+            return Some(job);
+        }
+        let (database, unlisted) = (self.database.clone(), id.clone());
+        let recorded = tokio::task::spawn_blocking(move || database.job(&unlisted)).await;
+        match recorded.unwrap_or(Err(StoreError::Closed)) {
             Ok(job) => job,
             Err(err) => {
                 tracing::warn!(job_id = %id, err = &err as &dyn std::error::Error, "recorded job cannot be read");
                 None
             }
-        })
+        }
+    }
+
+    /// Forgets ended jobs that nobody will ask for any more. Blocks.
+    pub(crate) fn forget_expired(&self, now: DateTime<Utc>) -> Result<usize, StoreError> {
+        let mut expired = expired(&self.database.jobs()?, now);
+        // Those still listed go with the next start.
+        expired.retain(|id| self.get(id).is_none());
+        self.database.forget_jobs(&expired)?;
+        Ok(expired.len())
     }
 
     pub(crate) fn list(&self, active: bool) -> BTreeMap<JobId, ActiveJob> {
@@ -175,6 +198,11 @@ impl JobBook {
 
     pub(crate) fn active_count(&self) -> usize {
         self.table().active_count()
+    }
+
+    /// How many jobs run, and how many are listed.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        self.table().counts()
     }
 }
 

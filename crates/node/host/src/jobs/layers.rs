@@ -105,7 +105,11 @@ impl Runner {
                     return Err(format!("job {id} required volume {}, but that volume does not exist", binding.volume));
                 }
                 let source = self.volumes.mount_path(&binding.volume).map_err(|err| describe(&err))?;
-                Ok(flynn_container::Mount { source, target: binding.target.clone().into(), writeable: binding.writeable })
+                Ok(flynn_container::Mount {
+                    source,
+                    target: binding.target.clone().into(),
+                    writeable: binding.writeable,
+                })
             })
             .collect()
     }

@@ -9,6 +9,7 @@ mod restore;
 mod runner;
 mod stop;
 mod table;
+mod upkeep;
 
 pub(crate) use book::{JobBook, RecordError};
 pub(crate) use gate::{Gate, Turn};
@@ -16,3 +17,4 @@ pub use runner::NetworkSlot;
 pub(crate) use runner::{Live, LiveJobs, Runner, describe};
 pub(crate) use stop::StopFailure;
 pub(crate) use table::{StopError, StopTarget};
+pub(crate) use upkeep::{forget_expired, watch_memory};

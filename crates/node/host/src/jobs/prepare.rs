@@ -155,7 +155,10 @@ mod tests {
 
     #[test]
     fn ports_without_a_number_count_from_5000() {
-        let mut config = ContainerConfig { ports: vec![Port::default(), Port { port: 80, ..Port::default() }], ..ContainerConfig::default() };
+        let mut config = ContainerConfig {
+            ports: vec![Port::default(), Port { port: 80, ..Port::default() }],
+            ..ContainerConfig::default()
+        };
         assign_ports(&mut config, Some("100.100.3.2"));
         for (key, value) in [("PORT", "5000"), ("PORT_0", "5000"), ("PORT_1", "80"), ("EXTERNAL_IP", "100.100.3.2")] {
             assert_eq!(config.env[key], value, "{key}");
@@ -168,9 +171,19 @@ mod tests {
         for key in ["PATH", "DISCOVERD", "HOSTNAME"] {
             config.env.insert(key.into(), "mine".into());
         }
-        let host = HostFacts { external_ip: "10.0.0.1".into(), listen_ip: String::new(), discoverd_url: "http://x".into() };
+        let host =
+            HostFacts { external_ip: "10.0.0.1".into(), listen_ip: String::new(), discoverd_url: "http://x".into() };
         let env = environment(&"host1-abc".parse().unwrap(), &config, &host);
-        for (key, value) in [("PATH", "mine"), ("DISCOVERD", "mine"), ("HOSTNAME", "abc"), ("EXTERNAL_IP", "10.0.0.1"), ("LISTEN_IP", ""), ("container", ""), ("TERM", "xterm"), ("HOME", "/")] {
+        for (key, value) in [
+            ("PATH", "mine"),
+            ("DISCOVERD", "mine"),
+            ("HOSTNAME", "abc"),
+            ("EXTERNAL_IP", "10.0.0.1"),
+            ("LISTEN_IP", ""),
+            ("container", ""),
+            ("TERM", "xterm"),
+            ("HOME", "/"),
+        ] {
             assert_eq!(env[key], value, "{key}");
         }
     }

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::Utc;
 use flynn_container::Reconnect;
+use flynn_http::Backoff;
 use flynn_logmux::JobLog;
 use flynn_types::host::{ActiveJob, JobStatus};
 use flynn_types::id::{HostId, JobId};
-use flynn_types::init::{ExitRecord, InitState};
+use flynn_types::init::ExitRecord;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::book::RecordError;
+use super::cleanup::logged;
 use super::runner::{Runner, describe};
 
 /// Reconnects that run at once.
@@ -36,7 +41,9 @@ impl Runner {
     async fn restore_job(self: &Arc<Self>, host: &HostId, id: JobId, job: ActiveJob, resurrect: bool) {
         if !job.status.is_active() {
             if self.run_dir(&id).exists() {
-                self.finish(&id).await;
+                let runner = Arc::clone(self);
+                let finish = async move { runner.finish(&id).await };
+                self.tasks.spawn(self.leaving.clone().run_until_cancelled_owned(finish));
             }
             return;
         }
@@ -49,44 +56,45 @@ impl Runner {
             Reconnect::Ended(record, container) => {
                 info!(job_id = %id, "job ended while the daemon was away");
                 let log = self.follow_ended(&id, &job, &record);
-                self.note_past_exit(&id, &record, job.pid.unwrap_or_default());
+                self.note_exit(&id, &record, job.pid.unwrap_or_default());
                 let runner = Arc::clone(self);
-                self.tasks.spawn(async move {
-                    if let Some(log) = log {
-                        log.finished().await;
-                    }
+                let end = async move {
+                    logged(&id, log.as_deref()).await;
                     if let Some(container) = container {
-                        let _ = runner.book.persister().synced().await;
+                        runner.recorded().await;
                         container.release().await;
                     }
                     runner.clean_up(&id).await;
-                });
+                };
+                self.tasks.spawn(self.leaving.clone().run_until_cancelled_owned(end));
             }
-            Reconnect::Lost if job.status == JobStatus::Starting && !job.force_stop => {
+            Reconnect::Lost if job.status == JobStatus::Starting => {
                 info!(job_id = %id, "job was accepted but not started, starting it");
-                self.release_container(&id).await;
-                self.spawn(id, None);
+                let runner = Arc::clone(self);
+                // What is left of a half-built container goes first, so that it can be built anew.
+                let start = async move {
+                    runner.release(&id).await;
+                    runner.spawn(id, None);
+                };
+                self.tasks.spawn(self.leaving.clone().run_until_cancelled_owned(start));
             }
             Reconnect::Lost => {
                 warn!(job_id = %id, "the job's container is gone");
-                self.book.failed(&id, "failed to connect to container: it ended together with its host".into());
-                self.clean_up(&id).await;
-                if resurrect && job.job.resurrect && !job.force_stop {
-                    self.resurrect(host, &id, &job).await;
+                if job.force_stop {
+                    self.book.exited(&id, 0, None, Utc::now());
+                } else {
+                    self.book.failed(&id, "failed to connect to container: it ended together with its host".into());
                 }
+                let (runner, host) = (Arc::clone(self), host.clone());
+                let end = async move {
+                    // First the copy: the volumes that it takes over are not destroyed.
+                    if resurrect && job.job.resurrect && !job.force_stop {
+                        runner.resurrect(&host, &id, &job).await;
+                    }
+                    runner.clean_up(&id).await;
+                };
+                self.tasks.spawn(self.leaving.clone().run_until_cancelled_owned(end));
             }
-        }
-    }
-
-    fn note_past_exit(&self, id: &JobId, record: &ExitRecord, pid: i32) {
-        match &record.state {
-            InitState::Exited { status } => {
-                self.book.started(id, pid);
-                let oom = record.oom_kills > 0 && *status == 137;
-                self.book.exited(id, *status, oom.then(|| "killed: out of memory".to_owned()));
-            }
-            InitState::Failed { error } => drop(self.book.failed(id, error.clone())),
-            InitState::Initial | InitState::Running => drop(self.book.failed(id, "unknown failure".into())),
         }
     }
 
@@ -108,11 +116,6 @@ impl Runner {
         }
     }
 
-    /// Removes the remains of a half-built container, so that it can be built anew.
-    async fn release_container(&self, id: &JobId) {
-        self.release(id).await;
-    }
-
     /// Starts a copy of a lost job under a new id, with the same volumes.
     async fn resurrect(self: &Arc<Self>, host: &HostId, lost: &JobId, job: &ActiveJob) {
         let id = JobId::new(host, uuid::Uuid::new_v4());
@@ -125,31 +128,48 @@ impl Runner {
         if !job.internal_ip.is_empty() && copy.config.env.get("EXTERNAL_IP") == Some(&job.internal_ip) {
             copy.config.env.remove("EXTERNAL_IP");
         }
-        match self.book.add(&id, copy).await {
-            Ok(()) => {
-                info!(%lost, job_id = %id, "job is resurrected");
-                self.spawn(id, None);
+        let mut pause = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        loop {
+            match self.book.add(&id, copy.clone()).await {
+                Ok(()) => {
+                    info!(%lost, job_id = %id, "job is resurrected");
+                    return self.spawn(id, None);
+                }
+                Err(err @ RecordError::Refused(_)) => {
+                    return warn!(%lost, err = describe(&err), "job cannot be resurrected");
+                }
+                Err(err @ RecordError::Store(_)) => {
+                    warn!(%lost, err = describe(&err), "job cannot be resurrected yet");
+                    tokio::time::sleep(pause.pause()).await;
+                }
             }
-            Err(err) => warn!(%lost, err = describe(&err), "job cannot be resurrected"),
         }
     }
 
-    /// Removes run directories, mounts and containers that belong to no job we know.
+    /// Removes interfaces, mounts, run directories and containers that belong to no job we know. Call before new jobs are
+    /// accepted. Containers, which may take long to die, are removed in the background.
     async fn remove_strays(self: &Arc<Self>) {
-        let active: BTreeSet<JobId> = self.book.list(true).into_keys().collect();
-        let directory = self.run_root.join("container");
-        let found = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-        let strays: Vec<JobId> = found
-            .filter_map(|entry| entry.file_name().to_str()?.parse::<JobId>().ok())
-            .filter(|id| !active.contains(id))
-            .collect();
-        for id in strays {
-            info!(job_id = %id, "removing what is left of an unknown job");
-            self.release(&id).await;
+        let known: BTreeSet<JobId> = self.book.list(false).into_keys().collect();
+        let network = self.network.borrow().clone();
+        if let Some(network) = network {
+            network.leftovers(&known).await;
         }
-        let active: Vec<JobId> = self.book.list(true).into_keys().collect();
-        if let Err(err) = self.volumes.clean_leftovers(&active).await {
+        let jobs: Vec<JobId> = known.iter().cloned().collect();
+        if let Err(err) = self.volumes.clean_leftovers(&jobs).await {
             warn!(err = describe(&err), "what is left of earlier root file systems cannot be removed");
+        }
+        let (runner, directory) = (Arc::clone(self), self.run_root.join("container"));
+        let found = tokio::task::spawn_blocking(move || {
+            let names = std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
+            let names = names.filter_map(|name| name.into_string().ok());
+            names.chain(runner.runtime.leftovers()).filter_map(|name| name.parse().ok()).collect::<BTreeSet<JobId>>()
+        });
+        let found = found.await.unwrap_or_default();
+        for id in found.difference(&known) {
+            info!(job_id = %id, "removing what is left of an unknown job");
+            let (runner, id) = (Arc::clone(self), id.clone());
+            let release = async move { runner.release(&id).await };
+            self.tasks.spawn(self.leaving.clone().run_until_cancelled_owned(release));
         }
     }
 }

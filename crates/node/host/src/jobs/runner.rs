@@ -3,25 +3,29 @@
 //! The task may be gone at any moment, together with the daemon. What it does is therefore either repeatable or can be
 //! told from what is on disk: the job's record, its run directory, its monitor.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use chrono::{DateTime, Utc};
 use flynn_container::{Container, Runtime};
 use flynn_logmux::{JobLog, LogMux};
 use flynn_network::Network;
-use flynn_types::host::ActiveJob;
+use flynn_types::host::{ActiveJob, JobStatus};
 use flynn_types::id::JobId;
 use flynn_types::init::{ExitRecord, InitState};
 use flynn_volume::{LayerSource, VolumeManager};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::prepare::{self, HostFacts};
 use super::{Gate, JobBook};
+
+/// signal(7); killed for lack of memory, among other reasons.
+const SIGKILL: i32 = 9;
 
 /// What a running job consists of, for those who attach to it or stop it.
 #[derive(Clone)]
@@ -34,7 +38,7 @@ pub(crate) struct Live {
 /// The containers of this daemon.
 #[derive(Default)]
 pub(crate) struct LiveJobs {
-    live: Mutex<HashMap<JobId, Live>>,
+    live: Mutex<BTreeMap<JobId, Live>>,
     /// Jobs between acceptance and start; cancelled by a stop request.
     starting: Mutex<HashMap<JobId, CancellationToken>>,
 }
@@ -73,8 +77,8 @@ impl LiveJobs {
         }
     }
 
-    pub(crate) fn all(&self) -> Vec<(JobId, Live)> {
-        lock(&self.live).iter().map(|(id, live)| (id.clone(), live.clone())).collect()
+    pub(crate) fn ids(&self) -> Vec<JobId> {
+        lock(&self.live).keys().cloned().collect()
     }
 }
 
@@ -106,6 +110,8 @@ pub(crate) struct Runner {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when this daemon ends while its containers go on.
     pub(crate) leaving: CancellationToken,
+    /// Jobs that are about to use up their memory.
+    pub(crate) memory_warnings: broadcast::Sender<JobId>,
 }
 
 /// A prepared container on its way to running.
@@ -155,7 +161,9 @@ impl Runner {
         let span = info_span!("job", job_id = %id);
         let interrupt = self.live.begin(&id);
         let leaving = self.leaving.clone();
-        self.tasks.spawn(async move { leaving.run_until_cancelled_owned(runner.live(id, slot, interrupt)).await }.instrument(span));
+        self.tasks.spawn(
+            async move { leaving.run_until_cancelled_owned(runner.live(id, slot, interrupt)).await }.instrument(span),
+        );
     }
 
     async fn live(self: Arc<Self>, id: JobId, slot: Option<OwnedSemaphorePermit>, interrupt: CancellationToken) {
@@ -164,15 +172,14 @@ impl Runner {
         match started {
             Ok(starting) => self.see_through(&id, starting.live).await,
             Err(NotStarted::Stopped) => {
-                self.book.exited(&id, 0, None);
-                self.gate.close(&id);
+                self.book.exited(&id, 0, None, Utc::now());
             }
             Err(NotStarted::Failed(reason)) => {
                 info!(reason, "job could not be started");
                 self.book.failed(&id, reason);
-                self.gate.close(&id);
             }
         }
+        self.gate.close(&id);
         self.clean_up(&id).await;
     }
 
@@ -189,6 +196,7 @@ impl Runner {
             if waits {
                 if let Err(reason) = runner.let_run(&id, &live).await {
                     runner.book.failed(&id, reason);
+                    runner.runtime.destroy(&runner.run_dir(&id)).await;
                 }
             } else {
                 runner.gate.open(&id).await;
@@ -211,36 +219,34 @@ impl Runner {
             return Err(NotStarted::Stopped);
         }
         prepare::check(&job.job, &self.partitions)?;
-        let network = interrupt
-            .run_until_cancelled(self.wait_for_network_and_discovery(id, &job))
-            .await
-            .ok_or(NotStarted::Stopped)?;
-        let slot = match slot {
-            Some(slot) if network.waited => {
-                drop(slot); // others may have started meanwhile; queue up again
-                None
-            }
-            slot => slot,
-        };
+        let slot = slot.filter(|_| !self.must_wait(id, &job)); // who waits keeps nobody else from starting
+        let ready = self.network_and_discovery(id, &job);
+        let network = interrupt.run_until_cancelled(ready).await.ok_or(NotStarted::Stopped)?;
         let slot = match slot {
             Some(slot) => slot,
             None => {
                 let acquire = Arc::clone(&self.slots).acquire_owned();
-                interrupt.run_until_cancelled(acquire).await.ok_or(NotStarted::Stopped)?.map_err(|err| NotStarted::Failed(err.to_string()))?
+                interrupt.run_until_cancelled(acquire).await.ok_or(NotStarted::Stopped)??
             }
         };
-        let started = self.build(id, network.network.as_deref(), interrupt).await;
+        let started = self.build(id, network.as_deref(), interrupt).await;
         drop(slot);
         started
     }
 
-    async fn build(&self, id: &JobId, network: Option<&Network>, interrupt: &CancellationToken) -> Result<Starting, NotStarted> {
+    async fn build(
+        &self,
+        id: &JobId,
+        network: Option<&Network>,
+        interrupt: &CancellationToken,
+    ) -> Result<Starting, NotStarted> {
         let address = match network {
             Some(network) => Some(network.allocate(id, None)?),
             None => None,
         };
         let job = self.assign(id, address);
-        let prepared = interrupt.run_until_cancelled(self.prepare(id, &job, network, address)).await.ok_or(NotStarted::Stopped)?;
+        let prepared =
+            interrupt.run_until_cancelled(self.prepare(id, &job, network, address)).await.ok_or(NotStarted::Stopped)?;
         let spec = prepared.map_err(NotStarted::Failed)?;
         // From here on a stop request finds a container to stop.
         let container = self.runtime.start(spec).await?;
@@ -248,7 +254,11 @@ impl Runner {
         self.book.update(id, |job| job.pid = Some(pid));
         let live = Live { log: self.follow(id, &job, &container), container };
         self.live.insert(id, live.clone());
-        self.let_run(id, &live).await.map_err(NotStarted::Failed)?;
+        if let Err(reason) = self.let_run(id, &live).await {
+            // Its streams end with it, which is what the log waits for.
+            self.runtime.destroy(&self.run_dir(id)).await;
+            return Err(NotStarted::Failed(reason));
+        }
         Ok(Starting { live })
     }
 
@@ -266,16 +276,18 @@ impl Runner {
     /// Lets attachers in, then starts the job's process.
     async fn let_run(&self, id: &JobId, live: &Live) -> Result<(), String> {
         self.gate.open(id).await;
-        let stop = self.book.get(id).is_none_or(|job| job.force_stop);
-        if stop {
-            let _ = live.container.kill().await; // gone already is as good
+        if self.is_to_stop(id) {
+            if let Err(err) = live.container.kill().await {
+                info!(err = describe(&err), "the job's init does not end when told to");
+                self.runtime.destroy(&self.run_dir(id)).await;
+            }
             return Ok(());
         }
         live.container.resume().await.map_err(|err| describe(&err))
     }
 
     /// Follows the container's states to its end, and records it.
-    async fn see_through(&self, id: &JobId, live: Live) {
+    async fn see_through(self: &Arc<Self>, id: &JobId, live: Live) {
         let mut states = live.container.state();
         let mut exit = live.container.exit();
         let running = async {
@@ -291,31 +303,41 @@ impl Runner {
         };
         match record {
             Some(record) => self.note_exit(id, &record, live.container.pid()),
-            None => {
-                self.book.failed(id, "unknown failure: the job's monitor ended without a word".into());
-            }
+            // An init that vanished while it was being stopped is as stopped as can be.
+            None if self.is_to_stop(id) => drop(self.book.exited(id, 0, None, Utc::now())),
+            None => drop(self.book.failed(id, "unknown failure: the job's monitor ended without a word".into())),
         }
     }
 
-    async fn note_running(&self, id: &JobId, live: &Live) {
-        if self.book.started(id, live.container.pid()) {
+    /// Whether a stop was asked for.
+    fn is_to_stop(&self, id: &JobId) -> bool {
+        self.book.get(id).is_none_or(|job| job.force_stop)
+    }
+
+    async fn note_running(self: &Arc<Self>, id: &JobId, live: &Live) {
+        if self.book.started(id, live.container.pid(), Utc::now()) {
             info!("job is running");
         }
-        if self.book.get(id).is_some_and(|job| job.force_stop) {
+        if self.is_to_stop(id) {
             self.stop_container(id, live).await;
         }
     }
 
-    fn note_exit(&self, id: &JobId, record: &ExitRecord, pid: i32) {
+    /// Records how a container ended, now or while no daemon was there.
+    pub(super) fn note_exit(&self, id: &JobId, record: &ExitRecord, pid: i32) {
+        let at = DateTime::from_timestamp_micros(record.at_micros).unwrap_or_else(Utc::now);
+        let stopped_before_start =
+            self.book.get(id).is_some_and(|job| job.force_stop && job.status == JobStatus::Starting);
         match &record.state {
+            _ if stopped_before_start => {
+                info!("job was stopped before it ran");
+                self.book.exited(id, 0, None, at);
+            }
             InitState::Exited { status } => {
-                let forced = self.book.get(id).is_some_and(|job| job.force_stop);
-                if !forced {
-                    self.book.started(id, pid); // a short job may be over before it was seen running
-                }
-                let oom = record.oom_kills > 0 && *status == 137;
+                self.book.started(id, pid, at); // a short job may be over before it was seen running
+                let oom = record.oom_kills > 0 && *status == 128 + SIGKILL;
                 info!(exit_status = status, oom_kills = record.oom_kills, "job exited");
-                self.book.exited(id, *status, oom.then(|| "killed: out of memory".to_owned()));
+                self.book.exited(id, *status, oom.then(|| "killed: out of memory".to_owned()), at);
             }
             InitState::Failed { error } => {
                 info!(error, "job failed");
@@ -348,35 +370,33 @@ impl Runner {
         Some(log)
     }
 
-    async fn wait_for_network_and_discovery(&self, id: &JobId, job: &ActiveJob) -> Ready {
-        let mut ready = Ready { network: None, waited: false };
-        if !job.job.config.host_network {
-            let mut network = self.network.clone();
-            if network.borrow().is_none() {
-                self.waits_for(id, "network");
-                ready.waited = true;
-            }
-            let found = network.wait_for(Option::is_some).await.ok().and_then(|network| network.clone());
-            ready.network = match found {
-                Some(network) => Some(network),
-                None => std::future::pending().await, // the daemon is ending
-            };
-        }
-        if !job.job.config.env.contains_key("DISCOVERD") {
-            let mut discoverd = self.discoverd.clone();
-            if discoverd.borrow().is_none() {
-                self.waits_for(id, "discoverd");
-                ready.waited = true;
-            }
-            if discoverd.wait_for(Option::is_some).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-        ready
+    /// Whether something that the job needs is not there yet; noted in the job.
+    fn must_wait(&self, id: &JobId, job: &ActiveJob) -> bool {
+        let what = if needs_network(job) && self.network.borrow().is_none() {
+            "network"
+        } else if needs_discovery(job) && self.discoverd.borrow().is_none() {
+            "discoverd"
+        } else {
+            return false;
+        };
+        self.book.update(id, |job| job.waiting_for = Some(what.to_owned()));
+        true
     }
 
-    fn waits_for(&self, id: &JobId, what: &str) {
-        self.book.update(id, |job| job.waiting_for = Some(what.to_owned()));
+    /// The network, if the job needs one, once that and discovery are up.
+    async fn network_and_discovery(&self, id: &JobId, job: &ActiveJob) -> Option<Arc<Network>> {
+        let mut found = None;
+        if needs_network(job) {
+            let mut network = self.network.clone();
+            found = network.wait_for(Option::is_some).await.ok().and_then(|network| network.clone());
+            if found.is_none() {
+                std::future::pending::<()>().await; // the daemon is ending
+            }
+        }
+        if self.must_wait(id, job) && self.discoverd.clone().wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        found
     }
 
     /// The job's environment facts as they are now.
@@ -385,9 +405,13 @@ impl Runner {
     }
 }
 
-struct Ready {
-    network: Option<Arc<Network>>,
-    waited: bool,
+fn needs_network(job: &ActiveJob) -> bool {
+    !job.job.config.host_network
+}
+
+/// Jobs that name a discovery of their own, also `none`, do not wait for ours.
+fn needs_discovery(job: &ActiveJob) -> bool {
+    !job.job.config.env.contains_key("DISCOVERD")
 }
 
 /// Waits for the end of a container; `None` when its monitor is gone without a record.

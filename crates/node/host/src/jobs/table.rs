@@ -26,7 +26,7 @@ pub(crate) struct JobTable {
 
 /// Why a job is not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddError {
+pub(crate) enum AddError {
     #[error("job already exists")]
     Exists,
     /// In the order of the request.
@@ -37,13 +37,13 @@ pub enum AddError {
 /// What a stop request met.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum StopTarget {
-    /// Marked: whoever starts it sees the mark.
+    /// Whoever starts it sees the mark.
     Starting,
     Running,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StopError {
+pub(crate) enum StopError {
     #[error("host: unknown job")]
     Unknown,
     #[error("host: job is already stopped")]
@@ -119,7 +119,13 @@ impl JobTable {
         Some(event(JobEventKind::Start, id, job))
     }
 
-    pub(crate) fn exited(&mut self, id: &JobId, exit_status: i32, error: Option<String>, now: DateTime<Utc>) -> Option<JobEvent> {
+    pub(crate) fn exited(
+        &mut self,
+        id: &JobId,
+        exit_status: i32,
+        error: Option<String>,
+        now: DateTime<Utc>,
+    ) -> Option<JobEvent> {
         let status = if exit_status == 0 { JobStatus::Done } else { JobStatus::Crashed };
         self.end(id, status, now, |job| {
             job.exit_status = Some(exit_status);
@@ -131,7 +137,13 @@ impl JobTable {
         self.end(id, JobStatus::Failed, now, |job| job.error = Some(error))
     }
 
-    fn end(&mut self, id: &JobId, status: JobStatus, now: DateTime<Utc>, set: impl FnOnce(&mut ActiveJob)) -> Option<JobEvent> {
+    fn end(
+        &mut self,
+        id: &JobId,
+        status: JobStatus,
+        now: DateTime<Utc>,
+        set: impl FnOnce(&mut ActiveJob),
+    ) -> Option<JobEvent> {
         let job = self.jobs.get_mut(id).filter(|job| job.status.is_active())?;
         job.status = status;
         job.ended_at = now.into();
@@ -161,17 +173,16 @@ impl JobTable {
         }
     }
 
-    /// Prepares a stop: a starting job is marked.
+    /// Prepares a stop: the job is marked, so that the request outlives the daemon that took it.
     pub(crate) fn request_stop(&mut self, id: &JobId) -> Result<StopTarget, StopError> {
         let job = self.jobs.get_mut(id).ok_or(StopError::Unknown)?;
-        match job.status {
-            JobStatus::Starting => {
-                job.force_stop = true;
-                Ok(StopTarget::Starting)
-            }
-            JobStatus::Running => Ok(StopTarget::Running),
-            JobStatus::Done | JobStatus::Crashed | JobStatus::Failed => Err(StopError::AlreadyStopped),
-        }
+        let target = match job.status {
+            JobStatus::Starting => StopTarget::Starting,
+            JobStatus::Running => StopTarget::Running,
+            JobStatus::Done | JobStatus::Crashed | JobStatus::Failed => return Err(StopError::AlreadyStopped),
+        };
+        job.force_stop = true;
+        Ok(target)
     }
 
     pub(crate) fn get(&self, id: &JobId) -> Option<&ActiveJob> {
@@ -186,6 +197,12 @@ impl JobTable {
 
     pub(crate) fn active_count(&self) -> usize {
         self.jobs.values().filter(|job| job.status.is_active()).count()
+    }
+
+    /// How many jobs run, and how many are listed.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let running = self.jobs.values().filter(|job| job.status == JobStatus::Running).count();
+        (running, self.jobs.len())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The redb file.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,17 +18,33 @@ const FORMAT_VERSION: &[u8] = b"1";
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("create directory {}", path.display())]
-    Directory { path: PathBuf, #[source] err: std::io::Error },
+    Directory {
+        path: PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
     #[error("open state file {}", path.display())]
-    Open { path: PathBuf, #[source] err: Box<redb::DatabaseError> },
+    Open {
+        path: PathBuf,
+        #[source]
+        err: Box<redb::DatabaseError>,
+    },
     #[error("state file {} is in use by another process", .0.display())]
     Locked(PathBuf),
     #[error("move damaged state file {} aside", path.display())]
-    MoveAside { path: PathBuf, #[source] err: std::io::Error },
+    MoveAside {
+        path: PathBuf,
+        #[source]
+        err: std::io::Error,
+    },
     #[error("state file {} has format {found}, this daemon reads up to 1: use the newer daemon", path.display())]
     Format { path: PathBuf, found: String },
     #[error("{doing} in the state file")]
-    Access { doing: &'static str, #[source] err: Box<redb::Error> },
+    Access {
+        doing: &'static str,
+        #[source]
+        err: Box<redb::Error>,
+    },
     #[error("the state file is closed")]
     Closed,
 }
@@ -85,8 +102,8 @@ impl Database {
         Ok(())
     }
 
-    /// Closes the file, so that another process can open it.
-    pub(crate) fn close(&self) {
+    /// Closes the file, so that another process can open it. Whatever is asked of it afterwards fails.
+    pub fn close(&self) {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -119,6 +136,14 @@ impl Database {
             }
         }
         transaction.commit().map_err(access("commit a change"))
+    }
+
+    /// Whether a job has this id, also one that is no longer listed.
+    pub(crate) fn has_job(&self, id: &JobId) -> Result<bool, StoreError> {
+        let database = self.handle()?;
+        let transaction = database.begin_read().map_err(access("begin reading"))?;
+        let table = transaction.open_table(JOBS).map_err(access("open the jobs"))?;
+        Ok(table.get(id.as_str()).map_err(access("read a job"))?.is_some())
     }
 
     /// Deletes the records of ended jobs that nobody will ask for any more.
@@ -212,34 +237,67 @@ fn open_checked(path: &Path) -> Result<redb::Database, Damage> {
 fn prepare(path: &Path) -> Result<redb::Database, Damage> {
     let database = match redb::Database::create(path) {
         Ok(database) => database,
-        Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(Damage::Other(StoreError::Locked(path.to_owned()))),
-        Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(reason))) => return Err(Damage::Damaged(reason)),
-        Err(redb::DatabaseError::Storage(redb::StorageError::Io(err))) if err.kind() == std::io::ErrorKind::InvalidData => {
+        Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+            return Err(Damage::Other(StoreError::Locked(path.to_owned())));
+        }
+        Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(reason))) => {
+            return Err(Damage::Damaged(reason));
+        }
+        Err(redb::DatabaseError::Storage(redb::StorageError::Io(err)))
+            if matches!(err.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
             return Err(Damage::Damaged(err.to_string()));
         }
         Err(err) => return Err(Damage::Other(StoreError::Open { path: path.to_owned(), err: Box::new(err) })),
     };
-    let transaction = database.begin_write().map_err(|err| Damage::Damaged(err.to_string()))?;
-    let found = {
-        transaction.open_table(JOBS).map_err(|err| Damage::Damaged(err.to_string()))?;
-        let mut documents = transaction.open_table(DOCUMENTS).map_err(|err| Damage::Damaged(err.to_string()))?;
-        let found = documents.get(FORMAT).map_err(|err| Damage::Damaged(err.to_string()))?.map(|v| v.value().to_vec());
-        if found.is_none() {
-            documents.insert(FORMAT, FORMAT_VERSION).map_err(|err| Damage::Damaged(err.to_string()))?;
-        }
-        found
-    };
-    match found {
+    match recorded_format(&database)? {
         Some(version) if version != FORMAT_VERSION => {
             let found = String::from_utf8_lossy(&version).into_owned();
-            return Err(Damage::Other(StoreError::Format { path: path.to_owned(), found }));
+            Err(Damage::Other(StoreError::Format { path: path.to_owned(), found }))
         }
-        Some(_) => {}
-        None => transaction.commit().map_err(|err| {
-            Damage::Other(StoreError::Access { doing: "write the format", err: Box::new(err.into()) })
-        })?,
+        Some(_) => Ok(database),
+        None => {
+            begin(&database)?;
+            Ok(database)
+        }
     }
-    Ok(database)
+}
+
+/// Only reads: a full disk keeps no daemon from its jobs.
+fn recorded_format(database: &redb::Database) -> Result<Option<Vec<u8>>, Damage> {
+    let transaction = database.begin_read().map_err(damage("begin reading"))?;
+    if let Err(err) = transaction.open_table(JOBS)
+        && !matches!(err, redb::TableError::TableDoesNotExist(_))
+    {
+        return Err(damage("open the jobs")(err));
+    }
+    let documents = match transaction.open_table(DOCUMENTS) {
+        Ok(documents) => documents,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(err) => return Err(damage("open the documents")(err)),
+    };
+    let version = documents.get(FORMAT).map_err(damage("read the format"))?;
+    Ok(version.map(|version| version.value().to_vec()))
+}
+
+/// Makes the tables of a new file.
+fn begin(database: &redb::Database) -> Result<(), Damage> {
+    let transaction = database.begin_write().map_err(damage("begin a change"))?;
+    transaction.open_table(JOBS).map_err(damage("make the jobs"))?;
+    let mut documents = transaction.open_table(DOCUMENTS).map_err(damage("make the documents"))?;
+    documents.insert(FORMAT, FORMAT_VERSION).map_err(damage("write the format"))?;
+    drop(documents);
+    transaction.commit().map_err(damage("write the format"))
+}
+
+/// Tells a damaged file, which is given up, from a disk that does not do its work now.
+fn damage<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> Damage {
+    move |err| match err.into() {
+        redb::Error::Io(err) if !matches!(err.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+            Damage::Other(StoreError::Access { doing, err: Box::new(redb::Error::Io(err)) })
+        }
+        err => Damage::Damaged(err.to_string()),
+    }
 }
 
 fn move_aside(path: &Path, reason: &str) -> Result<(), StoreError> {

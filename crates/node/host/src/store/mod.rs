@@ -1,4 +1,4 @@
-//! The daemon's state on disk: jobs and a few documents, in one redb file.
+//! The daemon's state on disk: jobs, volumes and a few documents, in one redb file.
 //!
 //! Writes are collected by one thread: callers name what changed, the thread takes the newest version of it, commits,
 //! and answers everybody who waited. So a later version is never overwritten by an earlier one, and a burst of changes
@@ -9,6 +9,7 @@
 
 mod database;
 mod persister;
+mod volumes;
 
 pub use database::{Database, StoreError};
 pub(crate) use persister::Persister;

@@ -1,6 +1,6 @@
 //! The thread that writes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,7 +21,6 @@ type Answer = oneshot::Sender<Result<(), Arc<StoreError>>>;
 #[derive(Default)]
 struct Pending {
     jobs: BTreeSet<JobId>,
-    documents: BTreeMap<String, Option<Vec<u8>>>,
     waiters: Vec<Answer>,
     stopping: bool,
     failing: bool,
@@ -29,7 +28,7 @@ struct Pending {
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.documents.is_empty() && self.waiters.is_empty()
+        self.jobs.is_empty() && self.waiters.is_empty()
     }
 }
 
@@ -68,13 +67,6 @@ impl Persister {
         self.shared.wake.notify_one();
     }
 
-    /// The document changed; it is written soon.
-    pub(crate) fn document_changed<T: serde::Serialize>(&self, key: &str, value: &T) {
-        let value = serde_json::to_vec(value).expect("documents have string keys only");
-        self.shared.lock().documents.insert(key.to_owned(), Some(value));
-        self.shared.wake.notify_one();
-    }
-
     /// Waits until every change named before this call is on disk, or until writing them failed once.
     pub(crate) async fn synced(&self) -> Result<(), Arc<StoreError>> {
         let (answer, result) = oneshot::channel();
@@ -87,11 +79,6 @@ impl Persister {
         }
         self.shared.wake.notify_one();
         result.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Closed)))
-    }
-
-    /// Whether the last write failed.
-    pub(crate) fn is_failing(&self) -> bool {
-        self.shared.lock().failing
     }
 
     /// Writes what is left and ends the thread.
@@ -121,7 +108,7 @@ fn run(shared: &Shared, database: &Database, snapshot: &Snapshot) {
         }
         let changes = Changes {
             jobs: taken.jobs.iter().filter_map(|id| Some((id.clone(), Some(snapshot(id)?)))).collect(),
-            documents: taken.documents.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            documents: Vec::new(),
         };
         match database.commit(&changes) {
             Ok(()) => {
@@ -149,14 +136,13 @@ fn next(shared: &Shared) -> (Pending, bool) {
     }
     let taken = Pending {
         jobs: std::mem::take(&mut pending.jobs),
-        documents: std::mem::take(&mut pending.documents),
         waiters: std::mem::take(&mut pending.waiters),
         ..Pending::default()
     };
     (taken, pending.stopping)
 }
 
-/// Keeps the changes for the next try, except where something newer came meanwhile.
+/// Keeps the changes for the next try.
 fn give_back(shared: &Shared, database: &Database, taken: Pending, err: StoreError) {
     warn!(err = &err as &dyn std::error::Error, "state cannot be written, trying again");
     let err = Arc::new(err);
@@ -164,9 +150,6 @@ fn give_back(shared: &Shared, database: &Database, taken: Pending, err: StoreErr
     let mut pending = shared.lock();
     pending.failing = true;
     pending.jobs.extend(taken.jobs);
-    for (key, value) in taken.documents {
-        pending.documents.entry(key).or_insert(value);
-    }
     // Waiters that come during the pause are answered by the next try.
     let (pending, _) = shared.wake.wait_timeout(pending, RETRY_PAUSE).unwrap_or_else(PoisonError::into_inner);
     drop(pending);
