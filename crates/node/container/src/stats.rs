@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use flynn_types::host::JobStats;
 use flynn_types::time::GoTime;
 
-use crate::bundle;
+use crate::bundle::{self, SupervisorConfig};
 use crate::cgroup::Usage;
 use crate::runtime::Runtime;
 
@@ -36,12 +36,7 @@ struct Traffic {
 impl Runtime {
     /// Reads what the container of `run_dir` uses; takes a fraction of a millisecond.
     pub fn stats(&self, run_dir: &Path) -> Result<JobStats, StatsError> {
-        let config = bundle::load(run_dir).map_err(|_| StatsError::NoContainer(run_dir.to_owned()))?;
-        let usage = self.inner.cgroups.usage(&config.cgroup);
-        let usage = usage.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => StatsError::NoContainer(run_dir.to_owned()),
-            _ => StatsError::Read { path: run_dir.to_owned(), source },
-        })?;
+        let (config, usage) = self.usage(run_dir)?;
         let traffic = if config.host_network { Traffic::default() } else { traffic_of(run_dir) };
         Ok(JobStats {
             job_id: config.container_id,
@@ -64,6 +59,21 @@ impl Runtime {
             pids_current: usage.pids,
             pids_limit: usage.pids_limit,
         })
+    }
+
+    /// Memory in use that the kernel cannot take back, and the limit, in bytes.
+    pub fn memory(&self, run_dir: &Path) -> Result<(u64, u64), StatsError> {
+        let (_, usage) = self.usage(run_dir)?;
+        Ok((usage.memory.saturating_sub(usage.memory_cache), usage.memory_limit))
+    }
+
+    fn usage(&self, run_dir: &Path) -> Result<(SupervisorConfig, Usage), StatsError> {
+        let config = bundle::load(run_dir).map_err(|_| StatsError::NoContainer(run_dir.to_owned()))?;
+        let usage = self.inner.cgroups.usage(&config.cgroup).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => StatsError::NoContainer(run_dir.to_owned()),
+            _ => StatsError::Read { path: run_dir.to_owned(), source },
+        })?;
+        Ok((config, usage))
     }
 
     /// Processor time since the previous call, in percent of one core; 0 the first time.
