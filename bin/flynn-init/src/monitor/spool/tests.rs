@@ -1,0 +1,120 @@
+use super::*;
+use flynn_types::init::spool::{STDERR, STDOUT, parse_header, segment_offset};
+use std::path::Path;
+
+/// What is on disk: start of each segment and its records.
+fn read(dir: &Path) -> Vec<(u64, Vec<(u8, Vec<u8>)>)> {
+    let mut segments: Vec<_> = std::fs::read_dir(dir)
+        .map(|entries| {
+            entries
+                .map(|entry| {
+                    let entry = entry.unwrap();
+                    let start = segment_offset(entry.file_name().to_str().unwrap()).unwrap();
+                    (start, records(&std::fs::read(entry.path()).unwrap()))
+                })
+                .collect()
+        })
+        .unwrap_or_default();
+    segments.sort();
+    segments
+}
+
+fn records(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut records = Vec::new();
+    while let Some((header, rest)) = bytes.split_first_chunk::<HEADER_LEN>() {
+        let (stream, len, micros) = parse_header(header).unwrap();
+        assert_eq!(micros, 7);
+        records.push((stream, rest[..len].to_vec()));
+        bytes = &rest[len..];
+    }
+    records
+}
+
+fn append(spool: &mut Spool, stream: u8, payload: &[u8]) {
+    let mut record = Record::new();
+    record.set(payload);
+    spool.append(&mut record, stream, 7);
+}
+
+fn starts(dir: &Path) -> Vec<u64> {
+    read(dir).into_iter().map(|(start, _)| start).collect()
+}
+
+#[test]
+fn records_keep_their_order_and_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = Spool::new(dir.path().join("spool"), 0);
+    append(&mut spool, STDOUT, b"one");
+    append(&mut spool, STDERR, b"two\n");
+    spool.close();
+    let expected = vec![(STDOUT, b"one".to_vec()), (STDERR, b"two\n".to_vec())];
+    assert_eq!(read(&dir.path().join("spool")), [(0, expected)]);
+    assert_eq!(spool.progress(), SpoolProgress { written: 33, closed: true });
+}
+
+#[test]
+fn beyond_the_limit_the_oldest_segments_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = Spool::new(dir.path().to_owned(), 4 * MIN_SEGMENT_LEN);
+    let payload = vec![b'x'; MAX_PAYLOAD];
+    for _ in 0..10 {
+        append(&mut spool, STDOUT, &payload);
+    }
+    let record = (HEADER_LEN + MAX_PAYLOAD) as u64;
+    assert_eq!(spool.progress().written, 10 * record);
+    assert_eq!(starts(dir.path()), [7 * record, 8 * record, 9 * record]);
+}
+
+#[test]
+fn acknowledged_segments_go_but_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = Spool::new(dir.path().to_owned(), 8 * MIN_SEGMENT_LEN);
+    let payload = vec![b'x'; MAX_PAYLOAD];
+    for _ in 0..4 {
+        append(&mut spool, STDOUT, &payload);
+    }
+    let all = starts(dir.path());
+    spool.ack(all[1]);
+    assert_eq!(starts(dir.path()), all[1..]);
+    spool.ack(spool.progress().written - 1);
+    assert_eq!(starts(dir.path()), all[all.len() - 1..]);
+    append(&mut spool, STDOUT, b"more");
+    let end = spool.progress().written;
+    append(&mut spool, STDOUT, b"last");
+    spool.ack(end);
+    assert_eq!(read(dir.path()).last().unwrap().1.last().unwrap().1, b"last");
+    spool.close();
+    spool.ack(spool.progress().written);
+    assert_eq!(starts(dir.path()), []);
+}
+
+#[test]
+fn output_that_follows_an_acknowledged_segment_begins_at_its_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = Spool::new(dir.path().to_owned(), 0);
+    append(&mut spool, STDOUT, &vec![b'x'; MAX_PAYLOAD]);
+    let end = spool.progress().written;
+    spool.ack(end);
+    assert_eq!(starts(dir.path()), []);
+    append(&mut spool, STDOUT, b"next");
+    assert_eq!(read(dir.path()), [(end, vec![(STDOUT, b"next".to_vec())])]);
+}
+
+#[test]
+fn what_cannot_be_written_leaves_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("spool");
+    let mut spool = Spool::new(place.clone(), 0);
+    append(&mut spool, STDOUT, b"before");
+    // A file in the directory's place stands for a disk that takes nothing.
+    let aside = dir.path().join("aside");
+    std::fs::rename(&place, &aside).unwrap();
+    std::fs::write(&place, "").unwrap();
+    spool.file = None;
+    append(&mut spool, STDOUT, b"lost");
+    std::fs::remove_file(&place).unwrap();
+    std::fs::rename(&aside, &place).unwrap();
+    append(&mut spool, STDOUT, b"after");
+    let expected = [(0, vec![(STDOUT, b"before".to_vec())]), (36, vec![(STDOUT, b"after".to_vec())])];
+    assert_eq!(read(&place), expected);
+}
