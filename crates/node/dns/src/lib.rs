@@ -19,6 +19,8 @@
 
 mod directory;
 mod forward;
+#[cfg(fuzzing)]
+mod fuzz;
 pub mod resolv_conf;
 mod server;
 mod tcp;
@@ -27,4 +29,6 @@ mod wire;
 mod zone;
 
 pub use directory::{Directory, Instance, ServiceView};
+#[cfg(fuzzing)]
+pub use fuzz::fuzz_query;
 pub use server::{DnsConfig, DnsError, DnsServer, Sockets, Statistics};

@@ -123,14 +123,7 @@ impl DnsServer {
         let own = own.chain(tcp.iter().filter_map(|listener| listener.local_addr().ok())).collect();
         let forwarder = Forwarder::new(own);
         forwarder.set_upstreams(config.upstreams);
-        let shared = Arc::new(Shared {
-            zone: Zone::new(&config.domain),
-            directory,
-            forwarder,
-            answered: AtomicU64::new(0),
-            forwarded: AtomicU64::new(0),
-            malformed: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::new(&config.domain, directory, forwarder));
         let (ends, tasks) = (Ends::default(), TaskTracker::new());
         for socket in &udp {
             tasks.spawn(udp::serve(Arc::clone(&shared), Arc::clone(socket), tasks.clone(), ends.clone()));
@@ -263,6 +256,17 @@ pub(crate) enum Reply {
 }
 
 impl Shared {
+    pub(crate) fn new(domain: &str, directory: Arc<dyn Directory>, forwarder: Forwarder) -> Self {
+        Self {
+            zone: Zone::new(domain),
+            directory,
+            forwarder,
+            answered: AtomicU64::new(0),
+            forwarded: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+        }
+    }
+
     /// Answers what can be answered at once.
     pub(crate) fn reply(&self, packet: &[u8], transport: Transport, scratch: &mut Scratch, out: &mut Vec<u8>) -> Reply {
         let query = match Query::parse(packet) {
