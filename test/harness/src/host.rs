@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 
 use crate::cluster::{Cluster, unshare};
@@ -440,6 +441,18 @@ impl Host<'_> {
         let (id, status) = (self.id(), output.status);
         anyhow::ensure!(status.success(), "{id}: `{}`: {status}: {}", words.join(" "), errors.trim());
         String::from_utf8(output.stdout).context("the output is no UTF-8")
+    }
+
+    /// Runs `work` on a thread of its own inside the host's network: sockets that it makes are the host's.
+    pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        let namespace = std::fs::File::open(self.up()?.proc("ns/net")).context("open the host's network namespace")?;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                setns(namespace, CloneFlags::CLONE_NEWNET).context("enter the host's network namespace")?;
+                Ok(work())
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     // ── looking ──

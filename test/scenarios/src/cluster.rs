@@ -1,0 +1,74 @@
+//! Clusters as a whole.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use flynn_harness::{Cluster, ClusterOptions, wait_until};
+use flynn_types::id::HostId;
+
+use crate::{Node, SETTLING, block_on};
+
+/// Brings a cluster up and waits until it is one: everybody knows the same consensus leader, and has its network.
+pub fn cluster(options: ClusterOptions) -> anyhow::Result<Cluster> {
+    let voters = options.hosts.min(3);
+    let cluster = Cluster::up(options)?;
+    let ready = networked(&cluster, SETTLING).and_then(|()| formed(&cluster, voters, SETTLING));
+    match ready {
+        Ok(()) => Ok(cluster),
+        Err(err) => Err(err.context(cluster.logs())),
+    }
+}
+
+/// Waits until every running host has its network and discovery.
+pub fn networked(cluster: &Cluster, limit: Duration) -> anyhow::Result<()> {
+    for host in cluster.hosts().filter(|host| host.is_up()) {
+        wait_until(limit, &format!("{} has its network", host.id()), || match Node::of(host).status() {
+            Ok(status) if status.network.is_some() && status.discoverd.is_some() => Ok(()),
+            Ok(status) => Err(format!("network {:?}, discoverd {:?}", status.network, status.discoverd)),
+            Err(err) => Err(err.to_string()),
+        })?;
+    }
+    Ok(())
+}
+
+/// The consensus leader and members that a host knows.
+fn consensus(node: Node<'_>) -> Result<(String, Vec<String>), String> {
+    let client = node.discoverd().with_patience(Duration::ZERO);
+    block_on(async {
+        let leader = client.raft_leader().await.map_err(|err| format!("{}: leader: {err}", node.host.id()))?;
+        let mut peers = client.raft_peers().await.map_err(|err| format!("{}: peers: {err}", node.host.id()))?;
+        peers.sort();
+        Ok((leader, peers))
+    })
+}
+
+/// Address of the consensus leader that a host knows.
+pub fn raft_leader(node: Node<'_>) -> Result<String, String> {
+    consensus(node).map(|(leader, _)| leader)
+}
+
+/// Waits until every running host knows the same leader and so many members, all of them running.
+pub fn formed(cluster: &Cluster, voters: usize, limit: Duration) -> anyhow::Result<()> {
+    wait_until(limit, &format!("all hosts agree on a leader of {voters}"), || {
+        let up: Vec<Node<'_>> = cluster.hosts().filter(|host| host.is_up()).map(Node::of).collect();
+        let views = up.iter().map(|node| consensus(*node)).collect::<Result<Vec<_>, _>>()?;
+        let running: Vec<String> = up.iter().map(|node| format!("{}:1111", node.host.ip())).collect();
+        let same = views.windows(2).all(|pair| pair[0] == pair[1]);
+        let well = views.iter().all(|(leader, peers)| {
+            let is_running = |peer: &String| running.contains(&peer.trim_start_matches("http://").to_owned());
+            peers.len() == voters && peers.iter().all(is_running) && is_running(leader)
+        });
+        if same && well { Ok(()) } else { Err(format!("{views:?}")) }
+    })
+}
+
+/// Every host's subnet as the cluster's lease document has it.
+pub fn subnets(node: Node<'_>) -> anyhow::Result<BTreeMap<HostId, String>> {
+    let meta = block_on(node.discoverd().meta("flannel"))?;
+    let text = meta.and_then(|meta| meta.data).map_or_else(|| "{}".to_owned(), |data| data.get().to_owned());
+    let document: serde_json::Value = serde_json::from_str(&text)?;
+    let subnets = document["subnets"].as_object().cloned().unwrap_or_default();
+    let owned =
+        subnets.into_iter().filter_map(|(subnet, entry)| Some((entry["HostID"].as_str()?.parse().ok()?, subnet)));
+    Ok(owned.collect())
+}
