@@ -15,7 +15,7 @@ use openraft::{LogId, StoredMembership};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::consensus::Member;
-use crate::registry::{Command, Pin, Registry, Reply};
+use crate::registry::{Command, Registry, Reply};
 
 /// Live events that wait for one subscriber; the one that finds the queue full is cut off.
 pub const SUBSCRIBER_QUEUE: usize = 4096;
@@ -229,6 +229,11 @@ impl Replica {
         inner.subscribers.clear();
     }
 
+    /// Ends the subscriptions that there are.
+    pub(crate) fn end_subscriptions(&self) {
+        self.write().subscribers.clear();
+    }
+
     fn subscribe(&self, service: &str, kinds: Kinds) -> Subscription {
         let (queue, live) = mpsc::channel(SUBSCRIBER_QUEUE);
         let cut = Arc::new(Cut::default());
@@ -345,7 +350,4 @@ impl RegistryHandle {
         self.replica.with(|s| s.last_applied.is_some())
     }
 
-    pub(crate) fn pins(&self) -> BTreeMap<String, Pin> {
-        self.replica.with(|s| s.registry.pins().clone())
-    }
 }

@@ -12,8 +12,9 @@ mod writer;
 
 use std::io::Cursor;
 
-pub(crate) use engine::{Consensus, ConsensusConfig, ConsensusView, LinearizeError, WriteError};
-pub(crate) use network::{AddressBook, Rpc, RpcReply};
+pub(crate) use engine::{Consensus, ConsensusView, WriteError};
+pub(crate) use network::{Rpc, RpcReply};
+pub(crate) use open::OpenError;
 use serde::{Deserialize, Serialize};
 
 use crate::registry::{Command, Reply};
@@ -37,11 +38,11 @@ pub(crate) type Entry = openraft::Entry<TypeConfig>;
 
 /// What the cluster knows about a node besides its id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
+pub(crate) struct Member {
     /// Advertised `ip:port`; may change at any restart.
-    pub addr: String,
+    pub(crate) addr: String,
     /// The host, which outlives its node ids.
-    pub host: String,
+    pub(crate) host: String,
 }
 
 /// The state machine's answer; empty for entries that are not commands.

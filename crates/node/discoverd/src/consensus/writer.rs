@@ -24,6 +24,8 @@ pub(super) mod fact {
     pub(in crate::consensus) const PURGED: &str = "purged";
     pub(in crate::consensus) const SNAPSHOT_META: &str = "snapshot_meta";
     pub(in crate::consensus) const SNAPSHOT: &str = "snapshot";
+    /// Addresses of other nodes.
+    pub(in crate::consensus) const PEERS: &str = "peers";
 }
 
 /// Writes taken together in one transaction at most.

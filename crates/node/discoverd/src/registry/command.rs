@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A change of the replicated state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Command {
+pub(crate) enum Command {
     AddService {
         service: String,
         leader_type: LeaderType,
@@ -35,6 +35,10 @@ pub enum Command {
     Expire {
         instances: Vec<Expiry>,
     },
+    /// Gives the cluster the name by which its nodes tell it from another one; only the first one counts.
+    Found {
+        cluster: String,
+    },
     /// Remembers that an operator promoted or demoted a host; `None` forgets it.
     Pin {
         host: String,
@@ -44,7 +48,7 @@ pub enum Command {
 
 /// One registration to drop, if it is still the one that the leader saw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expiry {
+pub(crate) struct Expiry {
     pub service: String,
     pub id: String,
     /// Registration epoch: log index of the last command that added or refreshed the instance.
@@ -53,14 +57,14 @@ pub struct Expiry {
 
 /// An operator's word about a host's part in the quorum; it outranks the automatic choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Pin {
+pub(crate) enum Pin {
     Voter,
     Learner,
 }
 
 /// What an applied command did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Applied {
+pub(crate) enum Applied {
     /// Nothing to tell.
     Done,
     /// The document has this index now.
@@ -69,7 +73,7 @@ pub enum Applied {
 
 /// Why a command changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     #[error("discoverd: service \"{0}\" already exists")]
     ServiceExists(String),
     #[error("discoverd: service \"{0}\" not found")]

@@ -6,7 +6,7 @@ use super::{Registry, Service, event};
 
 impl Registry {
     /// Events that turn a subscriber's view of `self` into one of `newer`.
-    pub fn events_to(&self, newer: &Registry) -> Vec<Event> {
+    pub(crate) fn events_to(&self, newer: &Registry) -> Vec<Event> {
         let mut events = Vec::new();
         let empty = Service::default();
         for (name, old) in &self.services {

@@ -11,21 +11,23 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use command::{Applied, Command, Expiry, Pin, Refusal, Reply};
+pub(crate) use command::{Applied, Command, Expiry, Pin, Refusal, Reply};
 use flynn_types::discoverd::{Event, EventKind, Instance, LeaderType, ServiceMeta};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// Version of [`Registry`]'s form in snapshots.
-pub const SNAPSHOT_VERSION: u32 = 1;
+pub(crate) const SNAPSHOT_VERSION: u32 = 1;
 
 /// All services.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Registry {
+pub(crate) struct Registry {
     services: BTreeMap<String, Service>,
     /// Operators' decisions by host id.
     pins: BTreeMap<String, Pin>,
+    /// Random name of the cluster.
+    cluster: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,7 +59,7 @@ struct Registered {
 
 impl Registry {
     /// Applies the command at log position `index` (larger than all before), and says what subscribers must hear.
-    pub fn apply(&mut self, index: u64, command: Command) -> (Reply, Vec<Event>) {
+    pub(crate) fn apply(&mut self, index: u64, command: Command) -> (Reply, Vec<Event>) {
         let mut events = Vec::new();
         let reply = match command {
             Command::AddService { service, leader_type } => self.add_service(service, leader_type),
@@ -69,6 +71,10 @@ impl Registry {
             Command::AddInstance { service, instance } => self.add_instance(&service, instance, index, &mut events),
             Command::RemoveInstance { service, id } => self.remove_instance(&service, &id, &mut events),
             Command::Expire { instances } => self.expire(instances, &mut events),
+            Command::Found { cluster } => {
+                self.cluster.get_or_insert(cluster);
+                Ok(Applied::Done)
+            }
             Command::Pin { host, pin } => {
                 match pin {
                     Some(pin) => self.pins.insert(host, pin),
@@ -187,43 +193,56 @@ impl Registry {
 
 /// Reading.
 impl Registry {
-    pub fn has_service(&self, name: &str) -> bool {
+    pub(crate) fn has_service(&self, name: &str) -> bool {
         self.services.contains_key(name)
     }
 
     /// Sorted.
-    pub fn service_names(&self) -> Vec<String> {
+    pub(crate) fn service_names(&self) -> Vec<String> {
         self.services.keys().cloned().collect()
     }
 
-    pub fn leader_type(&self, name: &str) -> Option<LeaderType> {
+    pub(crate) fn leader_type(&self, name: &str) -> Option<LeaderType> {
         self.services.get(name).map(|s| s.leader_type)
     }
 
     /// By ascending index; empty also for an unknown service.
-    pub fn instances(&self, name: &str) -> Vec<Arc<Instance>> {
+    pub(crate) fn instances(&self, name: &str) -> Vec<Arc<Instance>> {
         let Some(service) = self.services.get(name) else { return Vec::new() };
         service.registered_by_age().map(|r| r.instance.clone()).collect()
     }
 
     /// The registered leader.
-    pub fn leader(&self, name: &str) -> Option<Arc<Instance>> {
+    pub(crate) fn leader(&self, name: &str) -> Option<Arc<Instance>> {
         let service = self.services.get(name)?;
         Some(service.instances.get(service.leader.as_ref()?)?.instance.clone())
     }
 
-    pub fn meta(&self, name: &str) -> Option<ServiceMeta> {
+    pub(crate) fn meta(&self, name: &str) -> Option<ServiceMeta> {
         Some(self.services.get(name)?.meta.as_ref()?.to_wire())
     }
 
-    /// Whether a registration says nothing new, so that it is only a heartbeat.
-    pub fn is_registered(&self, name: &str, instance: &Instance) -> bool {
-        let known = self.services.get(name).and_then(|s| s.instances.get(&instance.id));
-        known.is_some_and(|known| known.instance.same_registration(instance))
+    /// The epoch of a registration that says nothing new, so that it is only a heartbeat.
+    pub(crate) fn unchanged(&self, name: &str, instance: &Instance) -> Option<u64> {
+        let known = self.services.get(name)?.instances.get(&instance.id)?;
+        known.instance.same_registration(instance).then_some(known.epoch)
+    }
+
+    /// The epoch of a registered instance.
+    pub(crate) fn epoch(&self, name: &str, id: &str) -> Option<u64> {
+        Some(self.services.get(name)?.instances.get(id)?.epoch)
+    }
+
+    pub(crate) fn cluster(&self) -> Option<&str> {
+        self.cluster.as_deref()
+    }
+
+    pub(crate) fn for_each_service(&self, visit: impl FnMut(&str)) {
+        self.services.keys().map(String::as_str).for_each(visit);
     }
 
     /// Calls `visit` with service, id and epoch of every instance.
-    pub fn for_each_instance(&self, mut visit: impl FnMut(&str, &str, u64)) {
+    pub(crate) fn for_each_instance(&self, mut visit: impl FnMut(&str, &str, u64)) {
         for (name, service) in &self.services {
             for (id, registered) in &service.instances {
                 visit(name, id, registered.epoch);
@@ -231,12 +250,12 @@ impl Registry {
         }
     }
 
-    pub fn pins(&self) -> &BTreeMap<String, Pin> {
+    pub(crate) fn pins(&self) -> &BTreeMap<String, Pin> {
         &self.pins
     }
 
     /// What a new subscriber of the whole service hears before live events, without the final `current`.
-    pub fn replay(&self, name: &str) -> Vec<Event> {
+    pub(crate) fn replay(&self, name: &str) -> Vec<Event> {
         let Some(service) = self.services.get(name) else { return Vec::new() };
         let mut events: Vec<Event> = service.by_age_iter().map(|i| event(name, EventKind::Up, Some(i))).collect();
         if let Some(leader) = self.leader(name) {
