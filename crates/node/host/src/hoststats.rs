@@ -33,7 +33,8 @@ impl HostMeter {
         stats.cpu_usage_percent = percent(*last, ticks);
         *last = ticks;
         drop(last);
-        if let Ok(fs) = rustix::fs::statvfs(disk) {
+        // The folder may not have been made yet.
+        if let Some(fs) = disk.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok()) {
             stats.disk_total_bytes = fs.f_blocks * fs.f_frsize;
             stats.disk_free_bytes = fs.f_bavail * fs.f_frsize;
             stats.disk_used_bytes = stats.disk_total_bytes.saturating_sub(fs.f_bfree * fs.f_frsize);

@@ -23,7 +23,9 @@ async fn no_body_ends_the_daemon_and_each_gets_the_answer_that_clients_know() {
     let host = TestHost::start(&dir).await;
     let json_type = [("content-type", "application/json")];
     for (method, path) in BODIES {
-        for body in ["", "{", "[1", "\"text\"", "12", "null", "{\"config\":{\"ports\":[{\"port\":70000}]},\"ports\":[7]"] {
+        for body in
+            ["", "{", "[1", "\"text\"", "12", "null", "{\"config\":{\"ports\":[{\"port\":70000}]},\"ports\":[7]"]
+        {
             let reply = host.raw(method, path, &json_type, body.as_bytes()).await;
             // `null` is an empty object to some.
             if body != "null" {

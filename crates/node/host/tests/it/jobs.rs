@@ -30,7 +30,10 @@ async fn an_accepted_job_is_told_of_and_shown_before_it_runs() {
     assert_eq!(again.error(), (409, "conflict".into(), "job already exists".into()));
     let other = host.json("PUT", "/host/jobs/host1-2", &serde_json::to_value(job("host1-3")).unwrap()).await;
     assert_eq!((other.error().0, other.json()["detail"]["field"].as_str()), (400, Some("id")));
-    assert_eq!(host.get("/host/jobs/host1-2").await.error(), (404, "object_not_found".into(), "host: unknown job".into()));
+    assert_eq!(
+        host.get("/host/jobs/host1-2").await.error(),
+        (404, "object_not_found".into(), "host: unknown job".into())
+    );
     host.leave().await;
 }
 
@@ -45,7 +48,10 @@ async fn a_job_that_cannot_run_as_asked_fails_and_says_why() {
     let expected = [JobEventKind::Create, JobEventKind::Error, JobEventKind::Cleanup];
     assert_eq!(kinds(&mut events, 3).await, expected);
     let failed = host.ended("host1-1").await;
-    assert_eq!((failed.status, failed.error.as_deref()), (JobStatus::Failed, Some("host: invalid job partition \"nonexistent\"")));
+    assert_eq!(
+        (failed.status, failed.error.as_deref()),
+        (JobStatus::Failed, Some("host: invalid job partition \"nonexistent\""))
+    );
     assert!(failed.ended_at.is_set());
     let again = host.json("PUT", "/host/jobs/host1-1", &serde_json::to_value(job("")).unwrap()).await;
     assert_eq!(again.error().2, "job already exists", "also when it has ended");
@@ -93,13 +99,20 @@ async fn a_volume_is_one_active_jobs() {
     let dir = Dir::new();
     let host = TestHost::start(&dir).await;
     for id in ["a", "b"] {
-        host.client.create_volume("default", Some(&VolumeInfo { id: id.into(), ..VolumeInfo::default() })).await.unwrap();
+        host.client
+            .create_volume("default", Some(&VolumeInfo { id: id.into(), ..VolumeInfo::default() }))
+            .await
+            .unwrap();
     }
     let with = |id: &str, volumes: &[&str]| {
         let mut job = waiting_job(id);
         job.config.volumes = volumes
             .iter()
-            .map(|volume| VolumeBinding { volume: (*volume).into(), target: "/data".into(), ..VolumeBinding::default() })
+            .map(|volume| VolumeBinding {
+                volume: (*volume).into(),
+                target: "/data".into(),
+                ..VolumeBinding::default()
+            })
             .collect();
         job
     };

@@ -56,11 +56,31 @@ async fn a_layer_that_is_not_what_was_promised_is_not_kept() {
     let (noise_base, _) = server(noise.clone()).await;
     let no_squashfs = spec(&noise, &format!("{noise_base}/layer"));
     for (n, (layer, start, part)) in [
-        (Mountspec { size: good.size, ..wrong_hash }, "error getting squashfs layer from http", "verify: expected sha512_256 hash"),
-        (Mountspec { url: format!("{base}/cut"), ..good.clone() }, "error getting squashfs layer from http", "verify: data too short"),
-        (Mountspec { size: good.size + 1, ..good.clone() }, "error getting squashfs layer from http", "verify: data too short"),
-        (Mountspec { size: 0, ..good.clone() }, "error getting squashfs layer from http", "verify: invalid data size: 0"),
-        (Mountspec { hashes: hash("md5"), ..good.clone() }, "error getting squashfs layer from http", "verify: no hashes provided"),
+        (
+            Mountspec { size: good.size, ..wrong_hash },
+            "error getting squashfs layer from http",
+            "verify: expected sha512_256 hash",
+        ),
+        (
+            Mountspec { url: format!("{base}/cut"), ..good.clone() },
+            "error getting squashfs layer from http",
+            "verify: data too short",
+        ),
+        (
+            Mountspec { size: good.size + 1, ..good.clone() },
+            "error getting squashfs layer from http",
+            "verify: data too short",
+        ),
+        (
+            Mountspec { size: 0, ..good.clone() },
+            "error getting squashfs layer from http",
+            "verify: invalid data size: 0",
+        ),
+        (
+            Mountspec { hashes: hash("md5"), ..good.clone() },
+            "error getting squashfs layer from http",
+            "verify: no hashes provided",
+        ),
         (no_squashfs, "error getting squashfs layer from http", "the data is no squashfs file system"),
         (Mountspec { url: String::new(), ..good.clone() }, "error getting squashfs layer", "missing URL"),
         (Mountspec { url: "gopher://x/y".into(), ..good.clone() }, "unknown layer URI scheme: gopher", ""),

@@ -108,11 +108,19 @@ async fn a_job_to_be_resurrected_starts_again_as_a_copy_with_its_volumes() {
     let dir = Dir::new();
     let host = TestHost::start(&dir).await;
     for id in ["temporary", "other"] {
-        host.client.create_volume("default", Some(&VolumeInfo { id: id.into(), ..VolumeInfo::default() })).await.unwrap();
+        host.client
+            .create_volume("default", Some(&VolumeInfo { id: id.into(), ..VolumeInfo::default() }))
+            .await
+            .unwrap();
     }
     host.leave().await;
     let with_volume = |job: &mut ActiveJob, volume: &str| {
-        let binding = VolumeBinding { volume: volume.into(), target: "/data".into(), delete_on_stop: true, ..VolumeBinding::default() };
+        let binding = VolumeBinding {
+            volume: volume.into(),
+            target: "/data".into(),
+            delete_on_stop: true,
+            ..VolumeBinding::default()
+        };
         job.job.config.volumes = vec![binding];
     };
     record_running(&dir.join("state.redb"), "host1-old", |job| {
@@ -182,6 +190,7 @@ async fn a_full_disk_refuses_jobs_and_is_got_over() {
     assert_eq!(host.client.job("host1-1").await.unwrap().status, JobStatus::Starting);
     assert_eq!(host.json("POST", "/host/tags", &json!({"a": "x".repeat(100_000)})).await.error().0, 503);
 
+    drop(file);
     std::fs::remove_file(&ballast).unwrap();
     let retried = async {
         while host.client.add_job(&waiting_job("host1-after")).await.is_err() {

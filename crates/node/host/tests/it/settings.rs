@@ -69,17 +69,24 @@ async fn with_a_key_only_the_status_is_open() {
     let refused = host.get("/host/jobs").await;
     assert_eq!(refused.error(), (401, "unauthorized".into(), "authentication required".into()));
     assert!(refused.head.contains("www-authenticate: basic realm=\"flynn-host\""), "{refused:?}");
-    for header in [("auth-key", "secret"), ("authorization", "Basic OnNlY3JldA=="), ("authorization", "Basic dXNlcjpzZWNyZXQ=")] {
+    for header in
+        [("auth-key", "secret"), ("authorization", "Basic OnNlY3JldA=="), ("authorization", "Basic dXNlcjpzZWNyZXQ=")]
+    {
         assert_eq!(host.raw("GET", "/host/jobs", &[header], b"").await.status, 200, "{header:?}");
     }
-    for header in [("auth-key", "wrong"), ("auth-key", ""), ("authorization", "Basic %%%"), ("authorization", "Bearer secret")] {
+    for header in
+        [("auth-key", "wrong"), ("auth-key", ""), ("authorization", "Basic %%%"), ("authorization", "Bearer secret")]
+    {
         assert_eq!(host.raw("GET", "/host/jobs", &[header], b"").await.status, 401, "{header:?}");
     }
     for n in 5..100 {
         assert_eq!(host.get("/sinks").await.status, 401, "{n}");
     }
     let limited = host.get("/sinks").await;
-    assert_eq!((limited.error().0, limited.error().1.as_str(), &limited.json()["retry"]), (429, "ratelimited", &json!(true)));
+    assert_eq!(
+        (limited.error().0, limited.error().1.as_str(), &limited.json()["retry"]),
+        (429, "ratelimited", &json!(true))
+    );
     assert_eq!(host.client.jobs(false).await.unwrap().len(), 0, "who has the key is never limited");
     host.leave().await;
 }
@@ -191,7 +198,10 @@ async fn a_replacement_gives_the_new_daemon_or_the_reason() {
     assert_eq!(host.json("POST", "/host/update", &command).await.error().0, 503);
     host.host.set_replacer(Arc::new(Once(Mutex::new(Some(42)))));
     let replaced = host.json("POST", "/host/update", &command).await;
-    assert_eq!((replaced.status, &replaced.json()["pid"], &replaced.json()["path"]), (200, &json!(42), &json!("/bin/true")));
+    assert_eq!(
+        (replaced.status, &replaced.json()["pid"], &replaced.json()["path"]),
+        (200, &json!(42), &json!("/bin/true"))
+    );
     let failed = host.json("POST", "/host/update", &command).await;
     assert_eq!(failed.error(), (500, "unknown_error".into(), "the new daemon ended before it served".into()));
     assert_eq!(host.json("POST", "/host/update", &json!({})).await.status, 400);
@@ -205,7 +215,10 @@ async fn status_and_statistics_say_how_the_host_is() {
     host.client.add_job(&waiting_job("host1-1")).await.unwrap();
     let status = host.client.status().await.unwrap();
     assert_eq!((status.id.as_str(), status.jobs_active, status.pid), ("host1", 1, std::process::id()));
-    assert_eq!((status.url.as_str(), status.flags.unwrap().as_slice()), ("http://127.0.0.1:1113", ["--test".to_owned()].as_slice()));
+    assert_eq!(
+        (status.url.as_str(), status.flags.unwrap().as_slice()),
+        ("http://127.0.0.1:1113", ["--test".to_owned()].as_slice())
+    );
     let stats = host.client.stats().await.unwrap();
     assert_eq!((stats.running_jobs_count, stats.total_jobs_count), (0, 1));
     assert!(stats.memory_total_bytes > 0 && stats.disk_total_bytes > 0);

@@ -95,8 +95,8 @@ pub(crate) struct TestHost {
     pub(crate) address: SocketAddr,
     pub(crate) client: flynn_host_client::Client,
     pub(crate) volumes: VolumeManager,
-    pub(crate) discoverd: watch::Sender<Option<String>>,
-    _network: watch::Sender<Option<Arc<flynn_network::Network>>>,
+    /// Kept open: neither network nor discovery ever comes.
+    _never: (watch::Sender<Option<Arc<flynn_network::Network>>>, watch::Sender<Option<String>>),
     database: Database,
     stop: CancellationToken,
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
@@ -155,10 +155,9 @@ impl TestHost {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving =
-            tokio::spawn(flynn_http::serve(listener, host.router(), stop.clone(), ServerOptions::default()));
+        let serving = tokio::spawn(flynn_http::serve(listener, host.router(), stop.clone(), ServerOptions::default()));
         let client = flynn_host_client::Client::new(&format!("http://{address}"), options.auth_key.as_deref()).unwrap();
-        Self { host, address, client, volumes, discoverd, _network: network, database, stop, serving }
+        Self { host, address, client, volumes, _never: (network, discoverd), database, stop, serving }
     }
 
     /// Ends this daemon; its jobs go on.
