@@ -1,9 +1,12 @@
 //! System calls that need care. The only unsafe code of this program.
 #![expect(unsafe_code, reason = "see each SAFETY comment")]
 
+use std::ffi::{CString, NulError};
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -80,8 +83,9 @@ pub(crate) fn signals() -> io::Result<SignalFd> {
 }
 
 /// How the job's process is set up between fork and exec.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Setup {
+    pub(crate) program: Program,
     /// Standard input becomes the terminal of the new session.
     pub(crate) terminal: bool,
     pub(crate) uid: u32,
@@ -111,7 +115,54 @@ impl Step {
     }
 }
 
-/// Starts a program in a session of its own; gives its process id, or what failed.
+/// What is executed: all that execve(2) needs, made before the fork.
+#[derive(Debug)]
+pub(crate) struct Program {
+    path: CString,
+    arguments: Vec<*const libc::c_char>,
+    environment: Vec<*const libc::c_char>,
+    /// What the pointers point to; never changed.
+    _texts: Vec<CString>,
+}
+
+// SAFETY: the pointers lead to memory that belongs to the same value and does not change.
+unsafe impl Send for Program {}
+// SAFETY: as above.
+unsafe impl Sync for Program {}
+
+impl Program {
+    /// Fails for texts with a NUL.
+    pub(crate) fn new<'a>(
+        path: &Path,
+        arguments: impl Iterator<Item = &'a str>,
+        environment: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, NulError> {
+        let mut texts = Vec::new();
+        let mut pointers = |text: Vec<u8>| {
+            let text = CString::new(text)?;
+            let pointer = text.as_ptr(); // to the heap: it stays where it is when `text` moves
+            texts.push(text);
+            Ok(pointer)
+        };
+        let mut arguments = arguments.map(|text| pointers(text.into())).collect::<Result<Vec<_>, _>>()?;
+        let environment = environment.map(|(key, value)| pointers(format!("{key}={value}").into_bytes()));
+        let mut environment = environment.collect::<Result<Vec<_>, _>>()?;
+        arguments.push(std::ptr::null());
+        environment.push(std::ptr::null());
+        Ok(Self { path: CString::new(path.as_os_str().as_bytes())?, arguments, environment, _texts: texts })
+    }
+
+    /// Returns only when that failed. `Command` would use execvp(3), which gives what the kernel does not understand to
+    /// the shell: people whose program is for another machine would read about syntax errors.
+    fn execute(&self) -> Errno {
+        // SAFETY: both arrays end with a null pointer, and their texts are owned by `self`.
+        unsafe { libc::execve(self.path.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
+        Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+    }
+}
+
+/// Starts a program in a session of its own; gives its process id, or what failed. `command` has the streams and the
+/// working directory.
 pub(crate) fn spawn(mut command: Command, setup: Setup) -> Result<i32, (Step, io::Error)> {
     // The error that `Command` gives does not say which step it is of.
     let (read, write) =
@@ -147,7 +198,18 @@ fn set_up(setup: &Setup) -> Result<(), (Step, Errno)> {
         rustix::process::setrlimit(*resource, *limit).map_err(|err| (Step::Limits, err))?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    become_user(setup.uid, setup.gid).map_err(|err| (Step::User, err))
+    become_user(setup.uid, setup.gid).map_err(|err| (Step::User, err))?;
+    reset_signals();
+    Err((Step::Exec, setup.program.execute()))
+}
+
+/// What is blocked here, or ignored by whoever started the daemon, would be so in the job.
+fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: installs no function. Fails for the numbers that cannot be changed.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = SigSet::empty().thread_set_mask();
 }
 
 /// The system calls of one thread are enough: there is no other one in a new process.

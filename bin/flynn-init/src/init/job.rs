@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,7 +11,7 @@ use rustix::process::{Resource, Rlimit};
 use rustix::pty::OpenptFlags;
 
 use super::command;
-use crate::sys::{self, Setup, Step};
+use crate::sys::{self, Program, Setup, Step};
 
 /// The job's ends of its pipes.
 #[derive(Debug)]
@@ -81,10 +80,13 @@ impl Job {
         let work_dir = work_dir(config)?;
         let name = config.args.first().map_or("", String::as_str);
         let path = config.env.get("PATH").map_or("", String::as_str);
-        let program = command::find(name, path, &work_dir)?;
+        let found = command::find(name, path, &work_dir)?;
+        let environment = config.env.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let program = Program::new(&found, config.args.iter().map(String::as_str), environment)
+            .map_err(|_| "the job's arguments or its environment contain a NUL byte".to_owned())?;
 
-        let mut command = Command::new(&program);
-        command.arg0(name).args(config.args.iter().skip(1)).env_clear().envs(&config.env).current_dir(&work_dir);
+        let mut command = Command::new(&found);
+        command.current_dir(&work_dir);
         if let Some(terminal) = terminal {
             let slave = || terminal.slave(config.uid).map_err(|err| format!("open the terminal: {err}"));
             command.stdin(slave()?).stdout(slave()?).stderr(slave()?);
@@ -93,10 +95,10 @@ impl Job {
             command.stdin(stdin).stdout(stdout).stderr(stderr);
         }
         let limits = limits(&config.rlimits)?;
-        let setup = Setup { terminal: config.tty, uid: config.uid, gid: config.gid, limits };
+        let setup = Setup { program, terminal: config.tty, uid: config.uid, gid: config.gid, limits };
         match sys::spawn(command, setup) {
             Ok(pid) => Ok(Self { pid }),
-            Err((step, err)) => Err(explain(config, name, &program, step, &err)),
+            Err((step, err)) => Err(explain(config, name, &found, step, &err)),
         }
     }
 

@@ -95,7 +95,7 @@ impl Runtime {
 
     /// Removes our cgroups, partitions and monitors' included, once no job is left. Idempotent.
     pub fn remove_partitions(&self) -> Result<(), RuntimeError> {
-        Ok(self.inner.cgroups.remove(&format!("/{}", self.inner.config.cgroup_root))?)
+        Ok(self.inner.cgroups.remove_root()?)
     }
 
     /// Cgroup of the container of `run_dir`: as recorded, else the one that carries the directory's name.

@@ -151,6 +151,15 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Removes our root and all below it, the monitors' cgroup included, once no process is left.
+    pub(crate) fn remove_root(&self) -> Result<(), CgroupError> {
+        let tracking = self.hierarchies.accounting_directories(&self.root);
+        for directory in tracking.into_iter().chain(self.hierarchies.all_directories(&self.root)) {
+            remove_tree(&directory).map_err(CgroupError::io("remove cgroup", &directory))?;
+        }
+        Ok(())
+    }
+
     /// Makes the monitors' cgroup and gives its directories.
     pub(crate) fn monitor_directories(&self) -> Result<Vec<PathBuf>, CgroupError> {
         let directories = self.hierarchies.accounting_directories(&format!("{}/{MONITORS}", self.root));
