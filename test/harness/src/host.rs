@@ -105,7 +105,8 @@ impl Host<'_> {
 
     /// Control group of everything the daemon runs, relative to each hierarchy's root.
     pub fn cgroup(&self) -> String {
-        format!("{}/{}", self.cluster.record().cgroup(), self.id())
+        let record = self.cluster.record();
+        format!("{}/{}", record.cgroup(), record.hosts[self.index].id)
     }
 
     // ── power ──
@@ -327,11 +328,12 @@ impl Host<'_> {
     /// The daemon's processes: the one that was started, and others of the same program that replaced it.
     pub(crate) fn daemon_processes(&self) -> Vec<ProcessId> {
         let Some(inode) = self.init().and_then(|init| namespace(init.pid, "pid")) else { return Vec::new() };
-        let Ok(command) = self.command(&self.cluster.record().clone()) else { return Vec::new() };
+        let record = self.cluster.record().clone();
+        let Ok(command) = self.command(&record) else { return Vec::new() };
         let program = command.first().cloned().unwrap_or_default();
         let is_daemon = |process: &Process| match command.get(1) {
             // A job's supervisor is the same program with another command.
-            Some(verb) if self.cluster.record().daemon.command.is_empty() => {
+            Some(verb) if record.daemon.command.is_empty() => {
                 process.program.starts_with(&program) && process.arguments.get(1) == Some(verb)
             }
             _ => process.arguments == command,
