@@ -33,7 +33,12 @@ async fn c2_c3_c4_silence_ends_an_instance_and_heartbeats_keep_it_without_log_en
     let started = Instant::now();
     node.register("a", 1).await;
     node.register("a", 2).await;
-    let index = node.index().await;
+    let index = eventually("the cluster has its name, an entry of its own", || async {
+        let before = node.index().await;
+        tokio::time::sleep(Duration::from_millis(400)).await; // longer than between two reviews
+        if before == node.index().await { Ok(before) } else { Err(before.to_string()) }
+    })
+    .await;
     // after the change of leader nothing expires for twice the time, then what was silent does
     let mut last_beat = Instant::now();
     let quiet = eventually("the silent one is gone", || async {
