@@ -262,6 +262,10 @@ fn start_hub(record: &Record) -> anyhow::Result<Child> {
         command.arg("--owned");
     }
     let input = if record.detached { Stdio::null() } else { Stdio::piped() };
+    if record.detached {
+        // Whoever reads our output must not wait for the hub's end.
+        command.stderr(Stdio::null());
+    }
     command.stdin(input).stdout(Stdio::null()).spawn().context("start the hub")
 }
 

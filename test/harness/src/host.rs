@@ -351,12 +351,23 @@ impl Host<'_> {
 
     /// `kill -9` of the daemon alone: jobs go on.
     pub fn kill_daemon(&self) -> anyhow::Result<()> {
-        self.signal_daemon(Signal::SIGKILL)?.into_iter().try_for_each(ProcessId::wait_gone)
+        self.end_daemon(Signal::SIGKILL)
     }
 
     /// Asks the daemon to end, and waits.
     pub fn stop_daemon(&self) -> anyhow::Result<()> {
-        self.signal_daemon(Signal::SIGTERM)?.into_iter().try_for_each(ProcessId::wait_gone)
+        self.end_daemon(Signal::SIGTERM)
+    }
+
+    fn end_daemon(&self, signal: Signal) -> anyhow::Result<()> {
+        self.signal_daemon(signal)?.into_iter().try_for_each(ProcessId::wait_gone)?;
+        // Process 1 starts another only when it knows that this one has ended.
+        let init = self.up()?;
+        wait_until(PROBE, "the daemon's end is noted", || match ask(init, &Request::Status) {
+            Ok(DaemonState::Running(pid)) => Err(format!("process {pid} runs")),
+            Ok(_) => Ok(()),
+            Err(err) => Err(format!("{err:#}")),
+        })
     }
 
     /// [`Self::kill_daemon`], then [`Self::start_daemon`].
