@@ -1,6 +1,9 @@
 //! The client of the host API on port 1113.
 //!
 //! [`Client`] has a method per endpoint. [`Client::attach`] gives the two directions of a job's streams.
+//!
+//! **Invariant:** a request is sent at most once: only connecting is tried again. **Invariant:** nothing is sent to a job
+//! before the host said that it is attached.
 
 #![forbid(unsafe_code)]
 
