@@ -120,7 +120,9 @@ impl Node {
             let changed = *status != new;
             if status.leader != new.leader {
                 match new.leader {
-                    Some((_, addr)) => tracing::info!(%addr, leads = new.leads, term = new.view.term, "the cluster has a leader"),
+                    Some((_, addr)) => {
+                        tracing::info!(%addr, leads = new.leads, term = new.view.term, "the cluster has a leader")
+                    }
                     None => tracing::warn!("no leader is known"),
                 }
             }
@@ -137,9 +139,8 @@ impl Node {
 
     fn has_quorum(&self, view: &ConsensusView) -> bool {
         let lease = self.lease();
-        let follows = |id: &&u64| {
-            **id == view.node || self.contacts.last_answered(**id).is_some_and(|at| at.elapsed() < lease)
-        };
+        let follows =
+            |id: &&u64| **id == view.node || self.contacts.last_answered(**id).is_some_and(|at| at.elapsed() < lease);
         view.leads && view.voters.iter().filter(follows).count() * 2 > view.voters.len()
     }
 
@@ -206,7 +207,9 @@ impl Node {
             if let Some(reason) = lost
                 && (!is_idempotent(&command) || Instant::now() >= deadline)
             {
-                return Err(ApiError::unavailable(format!("discoverd: the write may or may not have been applied: {reason}")));
+                return Err(ApiError::unavailable(format!(
+                    "discoverd: the write may or may not have been applied: {reason}"
+                )));
             }
             if Instant::now() >= deadline {
                 return Err(self.no_leader());

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -19,6 +19,8 @@ use crate::registry::{Command, Registry, Reply};
 
 /// Live events that wait for one subscriber; the one that finds the queue full is cut off.
 pub const SUBSCRIBER_QUEUE: usize = 4096;
+/// Bytes (about) that may wait for one subscriber.
+const SUBSCRIBER_BYTES: usize = 16 << 20;
 
 /// A set of event kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,13 @@ impl Published {
         Arc::new(Self { event, frame: OnceLock::new() })
     }
 
+    /// About the length of the frame.
+    fn size(&self) -> usize {
+        let meta = self.event.service_meta.as_ref().and_then(|m| m.data.as_ref()).map_or(0, |d| d.get().len());
+        let values = |i: &Instance| i.meta.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+        256 + meta + self.event.instance.as_ref().map_or(0, values)
+    }
+
     /// The event as a frame of a stream: `data: <compact JSON>\n\n`.
     pub fn frame(&self) -> Bytes {
         self.frame
@@ -117,6 +126,7 @@ struct Subscriber {
 #[derive(Debug, Default)]
 struct Cut {
     flag: AtomicBool,
+    waiting_bytes: AtomicUsize,
     notify: Arc<Notify>,
 }
 
@@ -150,7 +160,11 @@ impl Subscription {
         if let Some(event) = self.replay.pop_front() {
             return std::task::Poll::Ready(Ok(event));
         }
-        self.live.poll_recv(context).map(|event| event.ok_or_else(|| self.ended()))
+        let polled = self.live.poll_recv(context);
+        if let std::task::Poll::Ready(Some(event)) = &polled {
+            self.cut.waiting_bytes.fetch_sub(event.size(), Ordering::AcqRel);
+        }
+        polled.map(|event| event.ok_or_else(|| self.ended()))
     }
 
     fn ended(&self) -> Ended {
@@ -281,15 +295,19 @@ fn kind_matches(subscriber: &Subscriber, kind: EventKind) -> bool {
 impl Subscriber {
     /// Whether the subscriber is still with us.
     fn offer(&self, event: &Arc<Published>) -> bool {
-        match self.queue.try_send(event.clone()) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.cut.flag.store(true, Ordering::Release);
-                self.cut.notify.notify_one();
-                false
+        let size = event.size();
+        // an event alone is never too large
+        let waiting = self.cut.waiting_bytes.fetch_add(size, Ordering::AcqRel);
+        if waiting == 0 || waiting + size <= SUBSCRIBER_BYTES {
+            match self.queue.try_send(event.clone()) {
+                Ok(()) => return true,
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
+                Err(mpsc::error::TrySendError::Full(_)) => {}
             }
         }
+        self.cut.flag.store(true, Ordering::Release);
+        self.cut.notify.notify_one();
+        false
     }
 }
 
@@ -334,8 +352,8 @@ impl RegistryHandle {
         self.replica.with(|s| s.registry.leader_type(service))
     }
 
-    /// The replay of what is, then everything that happens. A subscriber that leaves [`SUBSCRIBER_QUEUE`] events
-    /// unread is cut off.
+    /// The replay of what is, then everything that happens. A subscriber that leaves [`SUBSCRIBER_QUEUE`] events or
+    /// 16 MiB unread is cut off.
     pub fn subscribe(&self, service: &str, kinds: Kinds) -> Subscription {
         self.replica.subscribe(service, kinds)
     }
@@ -349,5 +367,4 @@ impl RegistryHandle {
     pub fn is_filled(&self) -> bool {
         self.replica.with(|s| s.last_applied.is_some())
     }
-
 }

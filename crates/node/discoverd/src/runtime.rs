@@ -148,8 +148,7 @@ impl Discoverd {
 /// Opens the store and starts the Raft node on it.
 async fn open(node: &Arc<Node>) -> Result<Arc<Consensus>, OpenError> {
     let config = &node.config;
-    let opened =
-        Consensus::open(&config.store, &config.timing, node.replica.clone(), node.transport.clone()).await;
+    let opened = Consensus::open(&config.store, &config.timing, node.replica.clone(), node.transport.clone()).await;
     match &opened {
         Ok(consensus) => {
             node.set_consensus(Some(consensus.clone()));

@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn one_list_makes_one_cluster() {
-        let empty = |n, listed: &[u8]| (n, Answer { addr: addr(n), member: false, listed: set(listed), is_self: false });
+        let empty =
+            |n, listed: &[u8]| (n, Answer { addr: addr(n), member: false, listed: set(listed), is_self: false });
         let member = |n| (n, Answer { addr: addr(n), member: true, listed: BTreeSet::new(), is_self: false });
         let alias = |n| (n, Answer { addr: addr(1), member: false, listed: set(&[]), is_self: true });
         let all = &[1, 2, 3];
@@ -82,10 +83,28 @@ mod tests {
             ("the lowest, one of three silent", 1, vec![1, 2, 3], vec![empty(2, all)], Step::Found),
             ("the lowest, half of two silent", 1, vec![1, 2], vec![], majority),
             ("not the lowest", 2, vec![1, 2, 3], vec![empty(1, all), empty(3, all)], lowest),
-            ("not the lowest, the lowest silent", 2, vec![1, 2, 3], vec![empty(3, all)], Step::Wait("the node with the lowest address of the list begins")),
+            (
+                "not the lowest, the lowest silent",
+                2,
+                vec![1, 2, 3],
+                vec![empty(3, all)],
+                Step::Wait("the node with the lowest address of the list begins"),
+            ),
             ("wiped, meets a member", 1, vec![1, 2, 3], vec![empty(2, all), member(3)], Step::Join),
-            ("wiped, the members are away", 1, vec![1, 2, 3], vec![], Step::Wait("most nodes of the list do not answer")),
-            ("a peer knows a lower one", 2, vec![2, 3], vec![empty(3, all)], Step::Wait("the node with the lowest address of the list begins")),
+            (
+                "wiped, the members are away",
+                1,
+                vec![1, 2, 3],
+                vec![],
+                Step::Wait("most nodes of the list do not answer"),
+            ),
+            (
+                "a peer knows a lower one",
+                2,
+                vec![2, 3],
+                vec![empty(3, all)],
+                Step::Wait("the node with the lowest address of the list begins"),
+            ),
         ] {
             let answers = answers.into_iter().map(|(n, a)| (addr(n), a)).collect();
             assert_eq!(step(addr(me), &set(&listed), &answers), expected, "{name}");

@@ -97,8 +97,8 @@ pub(crate) async fn join(node: Arc<Node>) {
             let here = status.view.members.get(&status.view.node);
             status.leader.is_some() && here.is_some_and(|m| addr(m) == Some(node.config.advertise))
         };
+        remember(&node, &consensus, &mut remembered).await;
         if settled {
-            remember(&node, &consensus, &mut remembered).await;
             let mut status = node.status.subscribe();
             let _ = tokio::time::timeout(CALM, status.wait_for(|s| s.leader.is_none())).await;
             continue;
@@ -130,7 +130,11 @@ async fn begin(node: &Node, consensus: &Consensus, answers: &BTreeMap<SocketAddr
 
 /// Remembers where the others are, for a start after which they are all gone from memory.
 async fn remember(node: &Node, consensus: &Consensus, remembered: &mut BTreeSet<SocketAddr>) {
-    let mut peers: BTreeSet<SocketAddr> = node.status.borrow().view.members.values().filter_map(addr).collect();
+    let mut peers: BTreeSet<SocketAddr> = {
+        let status = node.status.borrow();
+        let members = status.view.members.iter();
+        members.filter_map(|(id, member)| node.contacts.addr(*id).or_else(|| addr(member))).collect()
+    };
     peers.remove(&node.config.advertise);
     if peers.is_empty() || peers == *remembered {
         return;

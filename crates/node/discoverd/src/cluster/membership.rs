@@ -66,9 +66,8 @@ impl World {
 
     fn joining(&self) -> Option<Change> {
         let welcome = |call: &Member| {
-            self.same_host(&call.host).all(|(id, old)| {
-                id != self.me && (old.silence >= SUPERSEDED_AFTER || (old.member.addr == call.addr))
-            })
+            self.same_host(&call.host)
+                .all(|(id, old)| id != self.me && (old.silence >= SUPERSEDED_AFTER || (old.member.addr == call.addr)))
         };
         let (id, call) = self.calls.iter().find(|(id, call)| !self.members.contains_key(id) && welcome(call))?;
         Some(Change::Add(*id, call.clone()))
@@ -101,7 +100,7 @@ impl World {
         let possible = self.members.keys().filter(|id| wanted.contains(id) || self.is_candidate(**id)).count();
         let target = if possible < 3 { 1 } else { (possible - (1 - possible % 2)).min(MOST_VOTERS) };
         let mut more = target.saturating_sub(wanted.len()).min(candidates.len());
-        if (wanted.len() + more) % 2 == 0 {
+        if (wanted.len() + more).is_multiple_of(2) {
             more = more.saturating_sub(1);
         }
         wanted.extend(candidates.into_iter().rev().take(more));

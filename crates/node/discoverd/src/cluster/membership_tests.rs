@@ -66,7 +66,11 @@ fn the_quorum_has_one_three_or_five_voters() {
         ("five", world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]), voters(&[1, 2, 3, 4, 5])),
         ("seven", world(&[1, 2, 3, 4, 5], &[(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0)]), None),
         ("even after a removal, with a substitute", world(&[1, 2], &[(1, 0), (2, 0), (4, 0)]), voters(&[1, 2, 4])),
-        ("a change that another leader began", world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 0)]).changing(), voters(&[1, 2, 3])),
+        (
+            "a change that another leader began",
+            world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 0)]).changing(),
+            voters(&[1, 2, 3]),
+        ),
     ] {
         assert_eq!(reconcile(&world), expected, "{name}");
     }
@@ -80,7 +84,11 @@ fn a_voter_that_is_gone_for_long_is_replaced_if_a_learner_lives() {
         ("gone, nobody left", world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 60)]), None),
         ("gone, the learner is dead too", world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 60), (4, 60)]), None),
         ("two of three gone: no quorum to decide", world(&[1, 2, 3], &[(1, 0), (2, 60), (3, 60), (4, 0)]), None),
-        ("two of five gone", world(&[1, 2, 3, 4, 5], &[(1, 0), (2, 0), (3, 0), (4, 99), (5, 99), (6, 0), (7, 0)]), voters(&[1, 2, 3, 6, 7])),
+        (
+            "two of five gone",
+            world(&[1, 2, 3, 4, 5], &[(1, 0), (2, 0), (3, 0), (4, 99), (5, 99), (6, 0), (7, 0)]),
+            voters(&[1, 2, 3, 6, 7]),
+        ),
         ("a learner gone for very long is forgotten", world(&[1], &[(1, 0), (2, 3600)]), Some(Change::Remove(2))),
         ("a voter gone for very long stays", world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 3600)]), None),
     ] {
@@ -111,8 +119,16 @@ fn nodes_join_move_and_take_the_place_of_their_hosts_former_selves() {
             world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 3), (4, 0), (9, 0)]).on(9, "h3"),
             voters(&[1, 2, 9]),
         ),
-        ("not before it has the log", world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 3), (9, 0)]).on(9, "h3").lagging(9), None),
-        ("the former self goes", world(&[1, 2, 9], &[(1, 0), (2, 0), (3, 3), (9, 0)]).on(9, "h3"), Some(Change::Remove(3))),
+        (
+            "not before it has the log",
+            world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 3), (9, 0)]).on(9, "h3").lagging(9),
+            None,
+        ),
+        (
+            "the former self goes",
+            world(&[1, 2, 9], &[(1, 0), (2, 0), (3, 3), (9, 0)]).on(9, "h3"),
+            Some(Change::Remove(3)),
+        ),
     ] {
         assert_eq!(reconcile(&world), expected, "{name}");
     }
@@ -124,8 +140,16 @@ fn the_operators_word_counts() {
     for (name, world, expected) in [
         ("promoted", four().pinned("h4", Pin::Voter), voters(&[1, 2, 3, 4])),
         ("demoted, with a substitute", four().pinned("h3", Pin::Learner), voters(&[1, 2, 4])),
-        ("demoted, without one", world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 0)]).pinned("h3", Pin::Learner), voters(&[1, 2])),
-        ("a demoted dead one", world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 9)]).pinned("h3", Pin::Learner), voters(&[1, 2])),
+        (
+            "demoted, without one",
+            world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 0)]).pinned("h3", Pin::Learner),
+            voters(&[1, 2]),
+        ),
+        (
+            "a demoted dead one",
+            world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 9)]).pinned("h3", Pin::Learner),
+            voters(&[1, 2]),
+        ),
         ("the last one", world(&[1], &[(1, 0)]).pinned("h1", Pin::Learner), None),
         ("the leader itself", four().pinned("h1", Pin::Learner), voters(&[2, 3, 4])),
         ("promoted among two", world(&[1], &[(1, 0), (2, 0)]).pinned("h2", Pin::Voter), voters(&[1, 2])),

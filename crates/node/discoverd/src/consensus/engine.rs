@@ -37,6 +37,8 @@ const CAUGHT_UP: u64 = 64;
 pub(crate) struct Consensus {
     raft: Raft,
     node: u64,
+    /// Whether the store belonged to a cluster when it was opened: openraft's metrics say so only a moment later.
+    was_member: bool,
     /// Gone once closed.
     store: Mutex<Option<(LogStore, JoinHandle<()>)>>,
 }
@@ -104,10 +106,11 @@ impl Consensus {
         };
         let other = |text: String| failed(std::io::Error::other(text));
         let config = Arc::new(config.validate().map_err(|err| other(err.to_string()))?);
+        let was_member = store.log.is_used().map_err(failed)?;
         let machine = Machine::new(replica, store.log.clone()).map_err(failed)?;
         let raft = Raft::new(store.node, config, Network { transport }, store.log.clone(), machine).await;
         let raft = raft.map_err(|err| other(err.to_string()))?;
-        Ok(Arc::new(Self { raft, node: store.node, store: Mutex::new(Some((store.log, store.thread))) }))
+        Ok(Arc::new(Self { raft, node: store.node, was_member, store: Mutex::new(Some((store.log, store.thread))) }))
     }
 
     pub(crate) fn node(&self) -> u64 {
@@ -134,7 +137,7 @@ impl Consensus {
             members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
             voters: membership.get_joint_config().last().cloned().unwrap_or_default(),
             changing: membership.get_joint_config().len() > 1,
-            member: metrics.last_log_index.is_some() || metrics.snapshot.is_some(),
+            member: self.was_member || metrics.last_log_index.is_some() || metrics.snapshot.is_some(),
             caught_up: caught_up.filter(|(_, at)| matched(at.map(|l| l.index))).map(|(id, _)| *id).collect(),
             failure: metrics.running_state.as_ref().err().map(failure_text),
         }

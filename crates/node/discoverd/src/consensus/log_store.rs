@@ -51,6 +51,18 @@ impl LogStore {
         read_fact(&self.database, name)?.map(|bytes| decode(&bytes)).transpose()
     }
 
+    /// Whether the store belongs to a cluster: it has seen an entry, a snapshot or a vote.
+    pub(super) fn is_used(&self) -> io::Result<bool> {
+        for name in [fact::VOTE, fact::SNAPSHOT_META, fact::PURGED] {
+            if read_fact(&self.database, name)?.is_some() {
+                return Ok(true);
+            }
+        }
+        let transaction = self.database.begin_read().map_err(to_io)?;
+        let log = transaction.open_table(LOG).map_err(to_io)?;
+        Ok(log.last().map_err(to_io)?.is_some())
+    }
+
     fn entries(&self, range: (Bound<u64>, Bound<u64>), limit_bytes: usize) -> io::Result<Vec<Entry>> {
         // First the queue, then the disk: an entry that leaves the queue in between is on disk by then.
         let queued: BTreeMap<u64, Entry> =
@@ -113,10 +125,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), StorageError> {
         let bytes = encode(vote).map_err(|e| StorageIOError::write_vote(&e))?;
-        self.writer
-            .write(vec![Write::Fact(fact::VOTE, bytes)])
-            .await
-            .map_err(|e| StorageIOError::write_vote(&e).into())
+        self.writer.write(vec![Write::Fact(fact::VOTE, bytes)]).await.map_err(|e| StorageIOError::write_vote(&e).into())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, StorageError> {
@@ -160,10 +169,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, log_id: LogId<u64>) -> Result<(), StorageError> {
         let bytes = encode(&log_id).map_err(write_logs)?;
-        self.writer
-            .write(vec![Write::Fact(fact::PURGED, bytes), Write::Purge(log_id.index)])
-            .await
-            .map_err(write_logs)
+        self.writer.write(vec![Write::Fact(fact::PURGED, bytes), Write::Purge(log_id.index)]).await.map_err(write_logs)
     }
 }
 

@@ -78,9 +78,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 let change = match entry.payload {
                     EntryPayload::Blank => Change::Nothing,
                     EntryPayload::Normal(command) => Change::Command(command),
-                    EntryPayload::Membership(m) => {
-                        Change::Membership(StoredMembership::new(Some(entry.log_id), m))
-                    }
+                    EntryPayload::Membership(m) => Change::Membership(StoredMembership::new(Some(entry.log_id), m)),
                 };
                 Response(self.replica.apply(entry.log_id, change))
             })
@@ -90,13 +88,21 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_snapshot_builder(&mut self) -> Builder {
         // Serialised here, between two entries; the copy to disk happens in the builder's own task.
         let (last_log_id, last_membership, bytes) = self.replica.with(|s| {
-            (s.last_applied, s.membership.clone(), encode(&SnapshotForm { version: SNAPSHOT_VERSION, registry: &s.registry }))
+            (
+                s.last_applied,
+                s.membership.clone(),
+                encode(&SnapshotForm { version: SNAPSHOT_VERSION, registry: &s.registry }),
+            )
         });
         let snapshot_id = match last_log_id {
             Some(id) => format!("{}-{}-{:08x}", id.leader_id.term, id.index, rand::random::<u32>()),
             None => format!("empty-{:08x}", rand::random::<u32>()),
         };
-        Builder { store: self.store.clone(), meta: Meta { last_log_id, last_membership, snapshot_id }, bytes: Some(bytes) }
+        Builder {
+            store: self.store.clone(),
+            meta: Meta { last_log_id, last_membership, snapshot_id },
+            bytes: Some(bytes),
+        }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {

@@ -44,9 +44,7 @@ impl RpcReply {
     /// Whether the receiver follows the sender.
     pub(crate) fn is_accepted(&self) -> bool {
         match self {
-            Self::Append(reply) => {
-                reply.as_ref().is_ok_and(|r| !matches!(r, AppendEntriesResponse::HigherVote(_)))
-            }
+            Self::Append(reply) => reply.as_ref().is_ok_and(|r| !matches!(r, AppendEntriesResponse::HigherVote(_))),
             Self::Snapshot(reply) => reply.is_ok(),
             Self::Vote(_) => false,
         }

@@ -27,7 +27,11 @@ pub(super) struct Store {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     #[error("open {}", path.display())]
-    Io { path: PathBuf, #[source] err: io::Error },
+    Io {
+        path: PathBuf,
+        #[source]
+        err: io::Error,
+    },
     /// Another process has it; it may be about to end.
     #[error("{} is in use by another process", path.display())]
     InUse { path: PathBuf },
@@ -53,8 +57,7 @@ pub(super) fn open(path: &Path) -> Result<Store, OpenError> {
     let database = Arc::new(database);
     let unflushed = Unflushed::default();
     let queue = unflushed.clone();
-    let (writer, thread) =
-        Writer::start(database.clone(), move |indexes| queue.flushed(indexes)).map_err(failed)?;
+    let (writer, thread) = Writer::start(database.clone(), move |indexes| queue.flushed(indexes)).map_err(failed)?;
     Ok(Store { log: LogStore::new(database, writer, unflushed), node, thread })
 }
 

@@ -111,7 +111,11 @@ fn write_all(database: &Database, mut queue: mpsc::UnboundedReceiver<Job>, flush
             flushed(&appended);
         }
         for job in jobs {
-            finish(job.done, outcome.as_ref().map(|()| ()).map_err(|e| io::Error::new(e.kind(), e.to_string())));
+            let copy = match &outcome {
+                Ok(()) => Ok(()),
+                Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
+            };
+            finish(job.done, copy);
         }
     }
 }
@@ -136,9 +140,7 @@ impl Job {
 fn commit(database: &Database, jobs: &[Job]) -> io::Result<()> {
     let mut transaction = database.begin_write().map_err(to_io)?;
     let lazy = jobs.iter().all(|j| matches!(j.done, Done::Lazy));
-    transaction
-        .set_durability(if lazy { Durability::None } else { Durability::Immediate })
-        .map_err(to_io)?;
+    transaction.set_durability(if lazy { Durability::None } else { Durability::Immediate }).map_err(to_io)?;
     {
         let mut log = transaction.open_table(LOG).map_err(to_io)?;
         let mut facts = transaction.open_table(FACTS).map_err(to_io)?;

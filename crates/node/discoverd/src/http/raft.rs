@@ -37,10 +37,11 @@ pub(super) fn leader(exchange: &Exchange) -> Answer {
     answer::json(&RaftLeader { host: addr.to_string() })
 }
 
-/// Addresses of the voters, sorted.
+/// Addresses of the voters as the membership has them, sorted.
 pub(super) fn peers(node: &Node) -> Vec<String> {
     let status = node.status.borrow();
-    let addr_of = |id: &u64| addr_of(node, &status, *id);
+    let members = &status.view.members;
+    let addr_of = |id: &u64| members.get(id)?.addr.parse().ok();
     let mut addrs: Vec<SocketAddr> = status.view.voters.iter().filter_map(addr_of).collect();
     addrs.sort();
     addrs.iter().map(ToString::to_string).collect()

@@ -105,7 +105,7 @@ fn exact(method: &Method, path: &str) -> Option<Route> {
         ("GET", [".well-known", "status"]) => Route::Status,
         ("GET", ["ping"]) => Route::Ping,
         ("GET", ["services"]) => Route::Services,
-        (_, ["services", name, ..]) if name.is_empty() => return None,
+        (_, ["services", "", ..]) => return None,
         ("PUT", ["services", name]) => Route::AddService(own(name)),
         ("DELETE", ["services", name]) => Route::RemoveService(own(name)),
         ("GET", ["services", name]) => Route::WatchService(own(name)),

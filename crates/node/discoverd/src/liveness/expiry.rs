@@ -8,6 +8,8 @@ use tokio::time::Instant;
 use crate::node::Node;
 use crate::registry::Command;
 
+const LONG_WRITE: Duration = Duration::from_secs(1);
+
 /// Looks for leases that have run out, until it is cancelled.
 pub(crate) async fn expire(node: Arc<Node>) {
     let interval = node.config.timing.expiry_interval;
@@ -28,7 +30,10 @@ pub(crate) async fn expire(node: Arc<Node>) {
                 // Longer than planned: we were stopped, starved or cut off, and heard nobody.
                 let lost = now.saturating_duration_since(last).saturating_sub(interval);
                 if lost > interval {
-                    tracing::warn!(lost_ms = lost.as_millis(), "heartbeats were not heard for a while: leases are extended");
+                    tracing::warn!(
+                        lost_ms = lost.as_millis(),
+                        "heartbeats were not heard for a while: leases are extended"
+                    );
                     node.leases().forgive(lost);
                 }
             }
@@ -49,7 +54,9 @@ pub(crate) async fn expire(node: Arc<Node>) {
             tracing::warn!(%err, "instances without heartbeat could not be dropped");
             node.leases().keep(&ended);
         }
-        // The time that the write took is not a lapse of ours: heartbeats were heard.
-        leading = Some((term, Instant::now() - Duration::from_millis(1)));
+        // Heartbeats were heard while it was written, unless it took so long that we may have been stopped.
+        if now.elapsed() < LONG_WRITE {
+            leading = Some((term, Instant::now()));
+        }
     }
 }

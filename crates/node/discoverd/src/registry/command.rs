@@ -89,4 +89,4 @@ pub(crate) enum Refusal {
 }
 
 /// The answer of the state machine to one log entry.
-pub type Reply = Result<Applied, Refusal>;
+pub(crate) type Reply = Result<Applied, Refusal>;

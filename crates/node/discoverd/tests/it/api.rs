@@ -30,7 +30,11 @@ async fn a2_a3_a4_names_content_types_and_bodies_are_checked_in_this_order() {
     for body in ["{]", r#"{"leader_type":5}"#, "", "{"] {
         let syntax = "The provided JSON input is invalid";
         node.put("/services/abc", body).await.error(400, "syntax_error", syntax);
-        node.put("/services/ok-1-/meta", if body.contains(':') { "[" } else { body }).await.error(400, "syntax_error", syntax);
+        node.put("/services/ok-1-/meta", if body.contains(':') { "[" } else { body }).await.error(
+            400,
+            "syntax_error",
+            syntax,
+        );
     }
 }
 

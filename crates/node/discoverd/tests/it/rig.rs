@@ -44,6 +44,8 @@ pub(crate) async fn node_with(
     peers: &[SocketAddr],
     tune: impl Fn(&mut Config),
 ) -> TestNode {
+    let logs = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(logs).with_test_writer().try_init();
     let addr = listener.local_addr().unwrap();
     let mut config = config(host, addr, folder.path(), peers);
     tune(&mut config);
@@ -108,6 +110,11 @@ impl TestNode {
         let mut leader = self.discoverd.leader_addr();
         let found = tokio::time::timeout(LIMIT, leader.wait_for(Option::is_some)).await.expect("a leader");
         found.unwrap().unwrap()
+    }
+
+    /// A client that knows only this node.
+    pub(crate) fn client(&self) -> flynn_discoverd_client::Client {
+        flynn_discoverd_client::Client::from_list(&self.addr.to_string()).unwrap()
     }
 
     /// Waits until so many nodes vote.
@@ -259,7 +266,8 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) async fn open(addr: SocketAddr, path: &str) -> Self {
-        let accept = if path.ends_with("/instances") || path.ends_with("/leader") { "text/event-stream" } else { "*/*" };
+        let accept =
+            if path.ends_with("/instances") || path.ends_with("/leader") { "text/event-stream" } else { "*/*" };
         let request = Request::get(format!("http://{addr}{path}")).header("accept", accept);
         let response = client().request(request.body(Full::default()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();

@@ -56,7 +56,10 @@ async fn c2_c3_c4_silence_ends_an_instance_and_heartbeats_keep_it_without_log_en
     let mut events = node.events("/services/a").await;
     assert_eq!(events.kinds(3).await.len(), 3);
     let (down, leader) = (events.next().await, events.next().await);
-    assert_eq!((down.kind.to_string(), leader.kind.to_string(), leader.instance), ("down".into(), "leader".into(), None));
+    assert_eq!(
+        (down.kind.to_string(), leader.kind.to_string(), leader.instance),
+        ("down".into(), "leader".into(), None)
+    );
     let silence = last_beat.elapsed();
     assert!(silence >= ttl && silence < ttl + Duration::from_millis(1500), "{silence:?}");
 }
