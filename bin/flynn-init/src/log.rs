@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn levels_are_known_by_the_names_of_the_daemon() {
-        for (name, level) in [("debug", Level::Debug), ("", Level::Info), ("WARN", Level::Warn), ("crit", Level::Error)] {
+        for (name, level) in [("debug", Level::Debug), ("", Level::Info), ("WARN", Level::Warn), ("crit", Level::Error)]
+        {
             assert_eq!(Level::named(name), level, "{name}");
         }
     }

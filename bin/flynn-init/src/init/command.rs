@@ -26,7 +26,8 @@ pub(super) fn find(name: &str, path: &str, work_dir: &Path) -> Result<PathBuf, S
             Err(err) => denied |= err.kind() == io::ErrorKind::PermissionDenied,
         }
     }
-    let problem = if denied { "permission denied: the file is not executable" } else { "executable file not found in $PATH" };
+    let problem =
+        if denied { "permission denied: the file is not executable" } else { "executable file not found in $PATH" };
     Err(message(name, problem))
 }
 
@@ -98,7 +99,7 @@ mod tests {
         for (name, mode) in [("bin/run", 0o755), ("bin/data", 0o644), ("here", 0o755)] {
             let path = dir.path().join(name);
             fs::write(&path, "#!/bin/nope -x\n").unwrap();
-            fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         }
         dir
     }

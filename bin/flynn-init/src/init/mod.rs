@@ -255,10 +255,11 @@ impl Init {
                 self.job = Phase::Running(job);
                 self.tell(&FromInit::State(InitState::Running));
                 if self.withdraw_until.is_none() {
-                    self.services = services::start(&self.config).map_err(|err| err.to_string()).unwrap_or_else(|err| {
-                        log::write(Level::Error, format_args!("the job's services cannot be registered: {err}"));
-                        None
-                    });
+                    self.services =
+                        services::start(&self.config).map_err(|err| err.to_string()).unwrap_or_else(|err| {
+                            log::write(Level::Error, format_args!("the job's services cannot be registered: {err}"));
+                            None
+                        });
                 }
                 Ok(())
             }

@@ -127,7 +127,9 @@ impl Monitor {
     fn hand_out(&mut self, generation: u64, id: u64, what: Stream) {
         let result = match what {
             Stream::Stdin if self.config.tty => Err("the job has a terminal, its input goes there".into()),
-            Stream::Stdin => self.stdin.take().map(|stdin| vec![stdin]).ok_or("the job's stdin was taken already".into()),
+            Stream::Stdin => {
+                self.stdin.take().map(|stdin| vec![stdin]).ok_or("the job's stdin was taken already".into())
+            }
             Stream::Pty if !self.config.tty => Err("the job has no terminal".into()),
             Stream::Pty => {
                 self.calls.await_pty(generation, id);

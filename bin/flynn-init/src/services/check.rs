@@ -56,7 +56,8 @@ impl Target {
             }
             Self::Http { url, host, status, content } => {
                 let url = url.as_ref().map_err(String::clone)?;
-                let request = Request { host: Some(host.as_str()).filter(|host| !host.is_empty()), ..Request::get(url) };
+                let request =
+                    Request { host: Some(host.as_str()).filter(|host| !host.is_empty()), ..Request::get(url) };
                 let response = http::send(request, SEARCHED).await?;
                 if response.status != *status {
                     return Err(format!("healthcheck: expected HTTP status {status}, got {}", response.status));

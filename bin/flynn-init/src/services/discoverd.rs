@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn answers_are_judged_by_their_code() {
         let answer = |status, body: &str| {
-            judge(&Response { status, json: !body.is_empty(), location: None, body: body.into() }).map_err(|(_, elsewhere)| elsewhere)
+            judge(&Response { status, json: !body.is_empty(), location: None, body: body.into() })
+                .map_err(|(_, elsewhere)| elsewhere)
         };
         for (name, got, expected) in [
             ("success", answer(200, ""), Ok(())),

@@ -13,8 +13,7 @@ use super::discoverd::Discoverd;
 use crate::log::{self, Level};
 
 /// Variables of the job that become metadata of its instances.
-const META: [&str; 5] =
-    ["FLYNN_APP_ID", "FLYNN_APP_NAME", "FLYNN_RELEASE_ID", "FLYNN_PROCESS_TYPE", "FLYNN_JOB_ID"];
+const META: [&str; 5] = ["FLYNN_APP_ID", "FLYNN_APP_NAME", "FLYNN_RELEASE_ID", "FLYNN_PROCESS_TYPE", "FLYNN_JOB_ID"];
 /// Between a failed registration, creation or withdrawal and the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -31,7 +30,9 @@ impl Instance {
     pub(super) fn new(config: &InitConfig, port: &Port, service: &Service, discoverd: Rc<Discoverd>) -> Self {
         let meta: BTreeMap<_, _> = META
             .iter()
-            .filter_map(|key| Some(((*key).to_owned(), config.env.get(*key).filter(|value| !value.is_empty())?.clone())))
+            .filter_map(|key| {
+                Some(((*key).to_owned(), config.env.get(*key).filter(|value| !value.is_empty())?.clone()))
+            })
             .collect();
         let proto = if port.proto.is_empty() { "tcp" } else { &port.proto };
         Self {
@@ -100,7 +101,10 @@ impl Instance {
             match self.discoverd.register(&self.service, &self.instance).await {
                 Ok(()) => {
                     if !registered || failing {
-                        log::write(Level::Info, format_args!("registered {} as {:?}", self.instance.addr, self.service));
+                        log::write(
+                            Level::Info,
+                            format_args!("registered {} as {:?}", self.instance.addr, self.service),
+                        );
                     }
                     (registered, failing) = (true, false);
                 }

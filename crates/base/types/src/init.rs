@@ -111,8 +111,8 @@ pub enum InitState {
     Initial,
     /// The job's process was started.
     Running,
-    /// The job's process ended. `status` is what a shell would report (128 + signal for a signal), 0 when a stop was
-    /// requested and the process ended by a signal.
+    /// The job's process ended. `status` is what a shell would report (128 + signal for a signal), 0 when it ended by a
+    /// signal and a stop was requested, or the signal was SIGTERM or SIGINT.
     Exited { status: i32 },
     /// The job could not be started, or init failed; the text is for people.
     Failed { error: String },

@@ -31,11 +31,11 @@ impl Runtime {
         if let Some(cgroup) = self.cgroup_of(run_dir) {
             self.empty_cgroup(&cgroup).await;
         }
-        if let Some(monitor) = monitor {
-            if tokio::time::timeout(MONITOR_PATIENCE, monitor.ended()).await.is_err() {
-                monitor.kill();
-                let _ = tokio::time::timeout(PATIENCE, monitor.ended()).await;
-            }
+        if let Some(monitor) = monitor
+            && tokio::time::timeout(MONITOR_PATIENCE, monitor.ended()).await.is_err()
+        {
+            monitor.kill();
+            let _ = tokio::time::timeout(PATIENCE, monitor.ended()).await;
         }
         if let Ok(mut cpu_before) = self.inner.cpu_before.lock() {
             cpu_before.remove(run_dir);

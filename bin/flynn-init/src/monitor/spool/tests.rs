@@ -2,8 +2,10 @@ use super::*;
 use flynn_types::init::spool::{STDERR, STDOUT, parse_header, segment_offset};
 use std::path::Path;
 
-/// What is on disk: start of each segment and its records.
-fn read(dir: &Path) -> Vec<(u64, Vec<(u8, Vec<u8>)>)> {
+/// A segment as it is on disk: its start and its records.
+type OnDisk = (u64, Vec<(u8, Vec<u8>)>);
+
+fn read(dir: &Path) -> Vec<OnDisk> {
     let mut segments: Vec<_> = std::fs::read_dir(dir)
         .map(|entries| {
             entries
@@ -85,7 +87,7 @@ fn acknowledged_segments_go_but_no_others() {
     assert_eq!(read(dir.path()).last().unwrap().1.last().unwrap().1, b"last");
     spool.close();
     spool.ack(spool.progress().written);
-    assert_eq!(starts(dir.path()), []);
+    assert_eq!(starts(dir.path()), [0; 0]);
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn output_that_follows_an_acknowledged_segment_begins_at_its_offset() {
     append(&mut spool, STDOUT, &vec![b'x'; MAX_PAYLOAD]);
     let end = spool.progress().written;
     spool.ack(end);
-    assert_eq!(starts(dir.path()), []);
+    assert_eq!(starts(dir.path()), [0; 0]);
     append(&mut spool, STDOUT, b"next");
     assert_eq!(read(dir.path()), [(end, vec![(STDOUT, b"next".to_vec())])]);
 }

@@ -62,8 +62,9 @@ pub(crate) fn assemble(rules: &[DeviceRule]) -> Vec<Instruction> {
         };
         let rights = [('m', ACCESS_MKNOD), ('r', ACCESS_READ), ('w', ACCESS_WRITE)];
         let access = rights.iter().filter(|(letter, _)| rule.access.contains(*letter)).map(|(_, bit)| bit).sum();
-        // (code, destination, source, immediate) of the tests; each jumps behind this rule when it fails
-        let mut tests: Vec<(Instruction, Option<(u8, u8, u8, u32)>)> = Vec::new();
+        /// Code, destination, source, immediate; it jumps behind this rule when it fails.
+        type Test = (u8, u8, u8, u32);
+        let mut tests: Vec<(Instruction, Option<Test>)> = Vec::new();
         let mut compare = |register: u8, value: Option<u32>| {
             if let Some(value) = value {
                 tests.push((0, Some((JNE, register, 0, value))));

@@ -85,8 +85,12 @@ async fn a_job_cannot_do_more_than_it_should() {
     let host_bounding = std::fs::read_to_string("/proc/self/status").unwrap();
     let host_bounding = host_bounding.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).unwrap().to_owned();
     let capabilities = capabilities & u64::from_str_radix(&host_bounding, 16).unwrap();
-    let expected =
-        [format!("CapBnd:\t{capabilities:016x}"), format!("CapEff:\t{capabilities:016x}"), "NoNewPrivs:\t1".into(), "Seccomp:\t2".into()];
+    let expected = [
+        format!("CapBnd:\t{capabilities:016x}"),
+        format!("CapEff:\t{capabilities:016x}"),
+        "NoNewPrivs:\t1".into(),
+        "Seccomp:\t2".into(),
+    ];
     let mut facts = facts;
     facts.sort_unstable();
     assert_eq!(facts, expected);

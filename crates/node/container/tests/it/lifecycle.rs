@@ -234,7 +234,8 @@ async fn orphans_are_reaped_and_end_with_the_job() {
         children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
     };
     // The job and the sleeper; no zombie.
-    let pids = eventually("two children", || if children().len() == 2 { Ok(children()) } else { Err(children()) }).await;
+    let pids =
+        eventually("two children", || if children().len() == 2 { Ok(children()) } else { Err(children()) }).await;
     drop(stdin);
     assert_eq!(job.ended().await.status(), 5);
     for pid in pids {

@@ -16,7 +16,9 @@ const DAEMON_VARIABLE: &str = "FLYNN_TEST_DAEMON";
 #[test]
 fn daemon_process() {
     let Ok(order) = std::env::var(DAEMON_VARIABLE) else { return };
-    let [cgroup_root, id, run_dir, root, script] = order.splitn(5, '\n').collect::<Vec<_>>()[..] else { panic!("{order}") };
+    let [cgroup_root, id, run_dir, root, script] = order.splitn(5, '\n').collect::<Vec<_>>()[..] else {
+        panic!("{order}")
+    };
     let runtime = support::runtime(cgroup_root);
     let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     executor.block_on(async {
@@ -38,8 +40,7 @@ impl Daemon {
     fn start(sandbox: &Sandbox, id: &str, script: &str) -> Self {
         let run_dir = sandbox.path().join(id);
         let root = support::busybox_root(sandbox.path());
-        let order =
-            format!("{}\n{id}\n{}\n{}\n{script}", sandbox.cgroup_root(), run_dir.display(), root.display());
+        let order = format!("{}\n{id}\n{}\n{}\n{script}", sandbox.cgroup_root(), run_dir.display(), root.display());
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "restart::daemon_process", "--nocapture"])
             .env(DAEMON_VARIABLE, order)

@@ -24,7 +24,8 @@ async fn read_until(pty: &OwnedFd, text: &str) -> String {
 #[tokio::test]
 async fn a_terminal_controls_the_job_and_can_be_resized() {
     let sandbox = Sandbox::new();
-    let mut spec = sandbox.shell("tty; stty size; trap 'stty size' WINCH; echo ready; while :; do sleep 1 & wait $!; done");
+    let mut spec =
+        sandbox.shell("tty; stty size; trap 'stty size' WINCH; echo ready; while :; do sleep 1 & wait $!; done");
     spec.init.tty = true;
     let job = sandbox.create(spec).await;
     let pty = job.container.take_pty().await.unwrap();
