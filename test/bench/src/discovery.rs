@@ -58,7 +58,8 @@ async fn delays(cluster: &Cluster) -> anyhow::Result<Series> {
             }
         };
         let both = async { tokio::join!(writer.put_instance("bench", &instance), seen) };
-        let (put, seen) = tokio::time::timeout(Duration::from_secs(10), both).await.context("a registration is not seen")?;
+        let (put, seen) =
+            tokio::time::timeout(Duration::from_secs(10), both).await.context("a registration is not seen")?;
         put?;
         delays.push_ms(seen);
     }
@@ -97,7 +98,9 @@ async fn cost(cluster: &Cluster) -> anyhow::Result<f64> {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), all).await.context("10,000 instances are not registered in time")??;
+    tokio::time::timeout(Duration::from_secs(120), all)
+        .await
+        .context("10,000 instances are not registered in time")??;
     let (before, beats_before, begin) = (processor_times(cluster)?, beats.load(Ordering::Relaxed), Instant::now());
     tokio::time::sleep(MEASURED).await; // the span that is measured
     let elapsed = begin.elapsed().as_secs_f64();

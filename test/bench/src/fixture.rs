@@ -26,7 +26,11 @@ pub(crate) fn unpack(artifact: &Artifact, to: &Path) -> anyhow::Result<PathBuf> 
     let root = to.join("rootfs");
     for spec in artifact.mountspecs() {
         let layer = layer_file(&spec)?;
-        let status = Command::new("unsquashfs").args(["-quiet", "-no-progress", "-force", "-dest"]).arg(&root).arg(layer).status();
+        let status = Command::new("unsquashfs")
+            .args(["-quiet", "-no-progress", "-force", "-dest"])
+            .arg(&root)
+            .arg(layer)
+            .status();
         anyhow::ensure!(status.context("run unsquashfs")?.success(), "unsquashfs failed");
     }
     Ok(root)
@@ -39,7 +43,8 @@ fn layer_file(spec: &Mountspec) -> anyhow::Result<PathBuf> {
 /// A job that does nothing for long.
 pub(crate) fn idle_job(host: &str, artifact: &Artifact) -> anyhow::Result<Job> {
     let id = JobId::new(&host.parse::<HostId>()?, uuid::Uuid::new_v4());
-    let config = ContainerConfig { args: ["/bin/sleep", "100000"].map(str::to_owned).into(), ..ContainerConfig::default() };
+    let config =
+        ContainerConfig { args: ["/bin/sleep", "100000"].map(str::to_owned).into(), ..ContainerConfig::default() };
     Ok(Job { id: id.to_string(), mountspecs: artifact.mountspecs(), config, ..Job::default() })
 }
 

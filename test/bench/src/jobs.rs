@@ -113,7 +113,12 @@ impl<'a> Bundle<'a> {
         let id = format!("flynn-bench-{}", std::process::id());
         let root = self.folder.join("state");
         let begin = Instant::now();
-        run(Command::new("runc").arg("--root").arg(&root).args(["run", "--detach", "--bundle"]).arg(self.folder).arg(&id))?;
+        run(Command::new("runc")
+            .arg("--root")
+            .arg(&root)
+            .args(["run", "--detach", "--bundle"])
+            .arg(self.folder)
+            .arg(&id))?;
         let time = begin.elapsed();
         run(Command::new("runc").arg("--root").arg(&root).args(["delete", "--force"]).arg(&id))?;
         Ok(time)

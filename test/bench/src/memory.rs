@@ -59,6 +59,7 @@ fn helpers() -> anyhow::Result<Vec<i32>> {
 fn rollup(pid: i32, field: &str) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(Path::new(&path)).with_context(|| format!("read {path}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("{path} has no {field}"))?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("{path} has no {field}"))?;
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }

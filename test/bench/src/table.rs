@@ -59,7 +59,13 @@ impl Table {
     /// A figure with a limit of its own.
     pub(crate) fn bound(&mut self, what: &str, ours: f64, limit: f64) {
         let verdict = if ours <= limit { "ok" } else { "MISSED" };
-        self.rows.push([what.to_owned(), format!("{ours:.2}"), "-".to_owned(), "-".to_owned(), format!("≤ {limit} {verdict}")]);
+        self.rows.push([
+            what.to_owned(),
+            format!("{ours:.2}"),
+            "-".to_owned(),
+            "-".to_owned(),
+            format!("≤ {limit} {verdict}"),
+        ]);
     }
 
     /// A figure for information.

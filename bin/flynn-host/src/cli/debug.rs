@@ -58,7 +58,14 @@ impl Collect {
         if let Err(err) = self.collect_jobs(directory).await {
             warn(&format!("the cluster's jobs are left out: {err:#}"));
         }
-        let status = tokio::process::Command::new("tar").arg("-czf").arg(&self.filename).arg("-C").arg(directory).arg(".").status().await;
+        let status = tokio::process::Command::new("tar")
+            .arg("-czf")
+            .arg(&self.filename)
+            .arg("-C")
+            .arg(directory)
+            .arg(".")
+            .status()
+            .await;
         match status.context("run tar")? {
             status if status.success() => Ok(()),
             status => bail!("tar ended with {status}"),

@@ -61,7 +61,8 @@ impl Tags {
             None => {
                 let mut table = Table::with_header(&["HOST", "TAGS"]);
                 for host in cluster.hosts().await? {
-                    let tags = host.instance.meta.iter().filter_map(|(key, value)| Some((key.strip_prefix("tag:")?, value)));
+                    let tags =
+                        host.instance.meta.iter().filter_map(|(key, value)| Some((key.strip_prefix("tag:")?, value)));
                     let tags: Vec<String> = tags.map(|(key, value)| format!("{key}={value}")).collect();
                     table.row([host.id, tags.join(" ")]);
                 }
@@ -70,7 +71,9 @@ impl Tags {
             Some(TagsCommand::Set { hostid, tags }) => {
                 let mut changes = BTreeMap::new();
                 for tag in &tags {
-                    let Some((key, value)) = tag.split_once('=') else { bail!("invalid tag {tag:?}: it must be VAR=VAL") };
+                    let Some((key, value)) = tag.split_once('=') else {
+                        bail!("invalid tag {tag:?}: it must be VAR=VAL")
+                    };
                     changes.insert(key.to_owned(), value.to_owned());
                 }
                 cluster.host(&hostid).await?.client.set_tags(&changes).await?;

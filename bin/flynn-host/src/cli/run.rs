@@ -20,8 +20,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
-use super::cluster::{Cluster, HostEntry};
 use super::Outcome;
+use super::cluster::{Cluster, HostEntry};
 
 /// Between a forwarded SIGINT or SIGTERM and SIGKILL.
 const KILL_AFTER: Duration = Duration::from_secs(10);
@@ -69,7 +69,8 @@ impl Run {
         let mut job = self.job(&host, &artifact, tty)?;
         if let Some(path) = &self.volume {
             let volume = host.client.create_volume("default", None).await.context("create the volume")?;
-            let binding = VolumeBinding { target: path.clone(), volume: volume.id, writeable: true, delete_on_stop: true };
+            let binding =
+                VolumeBinding { target: path.clone(), volume: volume.id, writeable: true, delete_on_stop: true };
             job.config.volumes.push(binding);
         }
         let (height, width) = if tty { terminal_size() } else { (0, 0) };
@@ -113,11 +114,19 @@ impl Run {
             config.env.extend(vars.map(|(name, value)| (name.to_owned(), value)));
         }
         for bind in &self.bind {
-            let Some((target, location)) = bind.split_once(':') else { bail!("invalid bind {bind:?}: it must be /host:/container") };
-            config.mounts.push(Mount { location: location.to_owned(), target: target.to_owned(), writeable: true, ..Mount::default() });
+            let Some((target, location)) = bind.split_once(':') else {
+                bail!("invalid bind {bind:?}: it must be /host:/container")
+            };
+            config.mounts.push(Mount {
+                location: location.to_owned(),
+                target: target.to_owned(),
+                writeable: true,
+                ..Mount::default()
+            });
         }
         if !self.extra_caps.is_empty() {
-            let mut capabilities: Vec<String> = flynn_container::DEFAULT_CAPABILITIES.iter().map(|c| (*c).to_owned()).collect();
+            let mut capabilities: Vec<String> =
+                flynn_container::DEFAULT_CAPABILITIES.iter().map(|c| (*c).to_owned()).collect();
             capabilities.extend(self.extra_caps.iter().cloned());
             config.linux_capabilities = Some(capabilities);
         }
@@ -255,7 +264,13 @@ impl Tail {
 }
 
 /// Copies a job's output to this terminal, or keeps its tail and shows that at the end.
-pub(super) async fn copy_output(host: &HostClient, job: &str, flags: u8, split_stderr: bool, mut tail: Option<Tail>) -> anyhow::Result<()> {
+pub(super) async fn copy_output(
+    host: &HostClient,
+    job: &str,
+    flags: u8,
+    split_stderr: bool,
+    mut tail: Option<Tail>,
+) -> anyhow::Result<()> {
     let request = AttachRequest { job_id: job.to_owned(), flags, height: 0, width: 0 };
     let (_sender, mut receiver) = host.attach(&request).await.context("attach to the job")?;
     while let Some(frame) = receiver.next().await.context("the connection to the host broke")? {

@@ -75,7 +75,18 @@ fn unquote(word: &str) -> Option<&str> {
 
 /// Fields that Go has and the JSON may leave out.
 const OPTIONAL: [&str; 12] = [
-    "status", "pid", "exitstatus", "error", "internalip", "forcestop", "id", "metadata", "env", "partition", "args", "resources",
+    "status",
+    "pid",
+    "exitstatus",
+    "error",
+    "internalip",
+    "forcestop",
+    "id",
+    "metadata",
+    "env",
+    "partition",
+    "args",
+    "resources",
 ];
 
 fn find<'a>(path: &str, job: &'a Value) -> Result<Option<&'a Value>, TemplateError> {

@@ -11,8 +11,10 @@ use super::setup::Setup;
 
 /// Ends all containers, removes network, control groups and mounts. Volumes, layers, state and logs stay.
 pub(super) async fn clean_up(setup: &Setup) -> anyhow::Result<ExitCode> {
-    let config =
-        RuntimeConfig { cgroup_root: setup.options.cgroup_root.clone(), ..RuntimeConfig::new(&setup.options.flynn_init) };
+    let config = RuntimeConfig {
+        cgroup_root: setup.options.cgroup_root.clone(),
+        ..RuntimeConfig::new(&setup.options.flynn_init)
+    };
     let runtime = Runtime::new(config)?;
     let containers = setup.run_root.join("container");
     let mut run_dirs: Vec<_> = std::fs::read_dir(&containers)

@@ -43,7 +43,12 @@ pub(super) struct Registrations {
 }
 
 impl Registrations {
-    pub(super) fn begin(client: &Client, setup: &Setup, host: &Arc<Host>, stop: CancellationToken) -> Arc<tokio::sync::Mutex<Self>> {
+    pub(super) fn begin(
+        client: &Client,
+        setup: &Setup,
+        host: &Arc<Host>,
+        stop: CancellationToken,
+    ) -> Arc<tokio::sync::Mutex<Self>> {
         let ip = setup.external_ip;
         let address = format!("{ip}:{}", setup.options.http_port);
         let mut metadata = host.metadata();

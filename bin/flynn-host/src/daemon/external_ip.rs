@@ -24,7 +24,8 @@ fn default_interface(routes: &str) -> Option<&str> {
     let defaults = routes.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [interface, destination, _, _, _, _, metric, mask, ..] = fields[..] else { return None };
-        (destination == "00000000" && mask == "00000000").then(|| (metric.parse::<u32>().unwrap_or(u32::MAX), interface))
+        (destination == "00000000" && mask == "00000000")
+            .then(|| (metric.parse::<u32>().unwrap_or(u32::MAX), interface))
     });
     defaults.min_by_key(|(metric, _)| *metric).map(|(_, interface)| interface)
 }

@@ -100,7 +100,11 @@ async fn end(node: Node, on_exit: OnExit) -> anyhow::Result<()> {
         OnExit::Auto => machine_is_stopping().await,
     };
     info!(stop_jobs, "the daemon ends");
-    if stop_jobs { node.retire().await } else { node.leave().await }
+    if stop_jobs {
+        node.retire().await
+    } else {
+        node.leave().await
+    }
     Ok(())
 }
 

@@ -47,7 +47,11 @@ pub(super) struct Node {
 
 impl Node {
     /// Brings the node up. Jobs of the last daemon are taken over before the API answers.
-    pub(super) async fn start(setup: &Arc<Setup>, sockets: Sockets, replacer: Arc<dyn Replacer>) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        setup: &Arc<Setup>,
+        sockets: Sockets,
+        replacer: Arc<dyn Replacer>,
+    ) -> anyhow::Result<Self> {
         let stop = CancellationToken::new();
         let ends = stop.clone().drop_guard();
         let runtime = runtime(setup)?;
@@ -154,8 +158,10 @@ async fn hold_network(bring_up: impl Future<Output = Option<Up>>, stop: Cancella
 }
 
 fn runtime(setup: &Setup) -> anyhow::Result<Runtime> {
-    let config =
-        RuntimeConfig { cgroup_root: setup.options.cgroup_root.clone(), ..RuntimeConfig::new(&setup.options.flynn_init) };
+    let config = RuntimeConfig {
+        cgroup_root: setup.options.cgroup_root.clone(),
+        ..RuntimeConfig::new(&setup.options.flynn_init)
+    };
     let runtime = Runtime::new(config)?;
     runtime.ensure_partitions(&setup.partitions).context("make the partitions' control groups")?;
     Ok(runtime)

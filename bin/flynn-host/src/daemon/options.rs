@@ -138,7 +138,10 @@ pub(crate) fn partitions(text: &str) -> anyhow::Result<Vec<Partition>> {
 /// Parses `--tags`: items separated by commas, `KEY` alone means `KEY=true`.
 pub(crate) fn tags(text: &str) -> BTreeMap<String, String> {
     let items = text.split(',').filter(|item| !item.is_empty());
-    items.map(|item| item.split_once('=').unwrap_or((item, "true"))).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    items
+        .map(|item| item.split_once('=').unwrap_or((item, "true")))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
 }
 
 /// Parses `--max-job-concurrency`; anything unusable means the default.

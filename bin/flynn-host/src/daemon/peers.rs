@@ -12,7 +12,8 @@ pub(super) struct DiscoverdPeers(pub(super) Client);
 #[async_trait]
 impl Peers for DiscoverdPeers {
     async fn host_url(&self, id: &str) -> Result<Option<String>, String> {
-        let hosts = self.0.instances(HOST_SERVICE).await.map_err(|err| format!("ask discoverd for host {id}: {err}"))?;
+        let hosts =
+            self.0.instances(HOST_SERVICE).await.map_err(|err| format!("ask discoverd for host {id}: {err}"))?;
         let host = hosts.iter().find(|host| host.meta.get("id").is_some_and(|known| known == id));
         Ok(host.map(|host| format!("http://{}", host.addr)))
     }

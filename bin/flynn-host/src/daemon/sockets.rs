@@ -37,7 +37,10 @@ impl Sockets {
             let bound = addresses.iter().map(|ip| listen((*ip, port).into()));
             bound.collect::<io::Result<_>>().with_context(|| format!("listen on port {port} for {what}"))
         };
-        Ok(Self { http: listen(setup.options.http_port, "the host API")?, discoverd: listen(DISCOVERD_PORT, "discoverd")? })
+        Ok(Self {
+            http: listen(setup.options.http_port, "the host API")?,
+            discoverd: listen(DISCOVERD_PORT, "discoverd")?,
+        })
     }
 
     /// Duplicates for a node.
@@ -79,7 +82,9 @@ pub(super) fn inherited() -> anyhow::Result<Option<Inherited>> {
                 if name == HTTP { sockets.http.push(listener) } else { sockets.discoverd.push(listener) }
             }
             CONTROL => {
-                let stream = passed.take_custom::<UnixStream>(index, libc::AF_UNIX, libc::SOCK_STREAM, "control socket")?.with_context(missing)?;
+                let stream = passed
+                    .take_custom::<UnixStream>(index, libc::AF_UNIX, libc::SOCK_STREAM, "control socket")?
+                    .with_context(missing)?;
                 control = Some(stream);
             }
             other => bail!("unknown descriptor {other:?} was passed"),

@@ -24,12 +24,8 @@ thread_local! {
 }
 
 fn server() -> Shared {
-    let instance = |n: u8| Instance {
-        id: format!("{n:032x}"),
-        proto: "tcp".to_owned(),
-        ip: Some([10, 0, 0, n].into()),
-        port: 80,
-    };
+    let instance =
+        |n: u8| Instance { id: format!("{n:032x}"), proto: "tcp".to_owned(), ip: Some([10, 0, 0, n].into()), port: 80 };
     let instances: Arc<[Instance]> = (1..=100).map(instance).collect();
     let view = ServiceView { leader: Some(Arc::new(instances[0].clone())), instances };
     let own: BTreeSet<SocketAddr> = BTreeSet::new();
