@@ -111,7 +111,8 @@ async fn a_job_runs_and_who_attached_before_misses_nothing() {
         host.client.add_job(&world.job("host1-1", "echo first; echo $HOSTNAME >&2; exit 7")).await.unwrap();
         kinds(&mut events, 4).await
     };
-    let ((mut text, last), kinds) = tokio::time::timeout(PATIENCE, async { tokio::join!(attached, run) }).await.unwrap();
+    let ((mut text, last), kinds) =
+        tokio::time::timeout(PATIENCE, async { tokio::join!(attached, run) }).await.unwrap();
     use JobEventKind::{Cleanup, Create, Start, Stop};
     assert_eq!(kinds, [Create, Start, Stop, Cleanup]);
     assert_eq!(last, Some(Frame::Exit(7)));
@@ -161,6 +162,7 @@ async fn input_reaches_the_job_and_its_end_too() {
         let mut received = Vec::new();
         loop {
             match receiver.next().await.unwrap().unwrap() {
+                Frame::Waiting | Frame::Success => {}
                 Frame::Data { payload, .. } => received.extend(payload),
                 frame => return (received, frame),
             }
