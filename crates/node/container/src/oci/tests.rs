@@ -24,7 +24,7 @@ fn spec() -> ContainerSpec {
         system: false,
         builder: false,
         profiles: vec![],
-        init: flynn_types::init::InitConfig::default(),
+        init: init::InitConfig::default(),
         disable_log: false,
         spool_limit_bytes: 0,
     }

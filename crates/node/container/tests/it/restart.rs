@@ -41,18 +41,20 @@ impl Daemon {
         let run_dir = sandbox.path().join(id);
         let root = support::busybox_root(sandbox.path());
         let order = format!("{}\n{id}\n{}\n{}\n{script}", sandbox.cgroup_root(), run_dir.display(), root.display());
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        let process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "restart::daemon_process", "--nocapture"])
             .env(DAEMON_VARIABLE, order)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
+        let mut daemon = Self { process, run_dir, init: 0 };
+        let output = BufReader::new(daemon.process.stdout.take().unwrap());
         let mut seen = Vec::new();
         for line in output.lines().map_while(Result::ok) {
             // The test harness may write before it on the same line.
             if let Some((_, pid)) = line.split_once("started ") {
-                return Self { process, run_dir, init: pid.trim().parse().unwrap() };
+                daemon.init = pid.trim().parse().unwrap();
+                return daemon;
             }
             seen.push(line);
         }

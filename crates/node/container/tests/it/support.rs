@@ -257,13 +257,6 @@ impl Job {
         })
         .await;
     }
-
-    /// Runs a command from outside in the container's namespaces, for a look around.
-    pub(crate) fn main_process(&self) -> i32 {
-        let init = self.container.pid();
-        let children = format!("/proc/{init}/task/{init}/children");
-        std::fs::read_to_string(children).unwrap().split_whitespace().next().expect("a child").parse().unwrap()
-    }
 }
 
 pub(crate) fn ended(run_dir: &Path, record: ExitRecord) -> Ended {
