@@ -18,7 +18,7 @@ use super::{LAYER_FILE_FORMAT, LayerFile, Layers, PADDING};
 use crate::error::{LayerError, VerifyError};
 use crate::mount;
 
-/// Breaks of a transfer that are bridged, as long as each time some bytes arrive.
+/// Breaks in a row without a new byte that end a pull; others are bridged.
 const ATTEMPTS: u32 = 5;
 /// Wait before another attempt; doubled each time.
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -145,7 +145,7 @@ impl Pull<'_> {
                 Ok(()) => break,
                 Err(Broken::Final(err)) => return Err(err),
                 Err(Broken::Again(err)) => {
-                    failures = if transfer.verifier.seen_bytes() > before { 1 } else { failures + 1 };
+                    failures = if transfer.verifier.seen_bytes() > before { 0 } else { failures + 1 };
                     if failures >= ATTEMPTS {
                         return Err(LayerError::Source { url: self.spec.url.clone(), err: Arc::new(err) });
                     }
