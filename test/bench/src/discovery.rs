@@ -35,13 +35,21 @@ fn client(cluster: &Cluster, host: usize) -> anyhow::Result<Client> {
     Ok(Client::from_list(&cluster.host(host).url(1111)?)?)
 }
 
+/// Index of the consensus leader: others would send a writer from outside on to an address that is only known inside.
+async fn leader(cluster: &Cluster) -> anyhow::Result<usize> {
+    let address = client(cluster, 0)?.raft_leader().await?;
+    let found = cluster.hosts().position(|host| address.contains(&format!("{}:", host.ip())));
+    found.with_context(|| format!("the leader {address} is no host of the cluster"))
+}
+
 fn instance(number: usize) -> Instance {
     let addr = format!("10.0.{}.{}:{}", number / 250 % 250, number % 250 + 1, 1000 + number / 62_500);
     Instance::new("tcp", &addr, BTreeMap::new())
 }
 
 async fn delays(cluster: &Cluster) -> anyhow::Result<Series> {
-    let (writer, reader) = (client(cluster, 0)?, client(cluster, 1)?);
+    let leader = leader(cluster).await?;
+    let (writer, reader) = (client(cluster, leader)?, client(cluster, (leader + 1) % cluster.len())?);
     writer.add_service("bench", &ServiceConfig::default()).await?;
     let mut watch = reader.watch("bench");
     while watch.next().await.kind != EventKind::Current {}
@@ -69,12 +77,13 @@ async fn delays(cluster: &Cluster) -> anyhow::Result<Series> {
 
 /// Most of one core that any of the daemons takes, in percent.
 async fn cost(cluster: &Cluster) -> anyhow::Result<f64> {
-    let writer = client(cluster, 0)?;
+    let leader = leader(cluster).await?;
+    let writer = client(cluster, leader)?;
     writer.add_service("many", &ServiceConfig::default()).await?;
     let beats = Arc::new(AtomicU64::new(0));
     let mut beaters = tokio::task::JoinSet::new();
     for beater in 0..BEATERS {
-        let (client, beats) = (client(cluster, beater % 3)?, Arc::clone(&beats));
+        let (client, beats) = (client(cluster, leader)?, Arc::clone(&beats));
         beaters.spawn(async move {
             let own: Vec<_> = (beater..INSTANCES).step_by(BEATERS).map(instance).collect();
             let pause = HEARTBEAT / u32::try_from(own.len()).unwrap_or(u32::MAX);

@@ -144,6 +144,11 @@ impl Cluster {
         self.handles.len()
     }
 
+    /// Whether the hosts run `flynn-host` and not some other daemon.
+    pub fn runs_flynn(&self) -> bool {
+        self.record().daemon.command.is_empty()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.handles.is_empty()
     }
@@ -154,6 +159,21 @@ impl Cluster {
             host.launch_daemon()?;
         }
         self.hosts().filter(Host::is_up).try_for_each(|host| host.wait_ready())
+    }
+
+    /// Waits until every host that is up sees all hosts that are up in discovery. For clusters of `flynn-host`.
+    pub fn wait_united(&self, limit: Duration) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let up: Vec<_> = self.hosts().filter(Host::is_up).collect();
+        for host in &up {
+            let discoverd = flynn_discoverd_client::Client::from_list(&host.url(1111)?)?.with_patience(Duration::ZERO);
+            wait_until(limit, &format!("{} sees {} hosts", host.id(), up.len()), || {
+                let seen = runtime.block_on(discoverd.instances("flynn-host")).map_err(|err| err.to_string())?;
+                let missing = up.iter().map(Host::id).find(|id| !seen.iter().any(|one| one.meta.get("id") == Some(id)));
+                missing.map_or(Ok(()), |id| Err(format!("{id} is missing")))
+            })?;
+        }
+        Ok(())
     }
 
     /// Power cut of all hosts at once.

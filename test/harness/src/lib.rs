@@ -27,6 +27,7 @@ mod control;
 mod host;
 pub mod host_init;
 pub mod hub;
+pub mod job;
 pub mod leaks;
 mod network;
 mod options;

@@ -5,9 +5,13 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use flynn_harness::{Cluster, ClusterOptions, Daemon, Host, HostState, Ready, host_init, hub};
+use flynn_harness::{Cluster, ClusterOptions, Daemon, Host, HostState, Ready, host_init, hub, job};
+
+/// How long hosts may take to see each other.
+const UNITED: Duration = Duration::from_secs(60);
 
 /// Clusters of hosts on one machine, in namespaces.
 #[derive(Parser)]
@@ -47,6 +51,17 @@ enum Command {
     /// Run a command on a host
     Exec {
         host: String,
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Start a job on a host and print its id; it starts again by itself after a power cut
+    Job {
+        host: String,
+        /// Service that the job offers on a port, as NAME:PORT
+        #[arg(long, value_name = "NAME:PORT")]
+        service: Vec<job::Offer>,
+        /// Artifact, as `script/cluster image` prints it
+        artifact: PathBuf,
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
@@ -112,7 +127,12 @@ fn run(dir: &std::path::Path, command: Command) -> anyhow::Result<ExitCode> {
                 disk_bytes: disk.map(|mib| mib << 20),
                 movable_clock,
             };
-            show(&Cluster::up(options)?)?;
+            let united = options.daemon.command.is_empty() && options.start_daemons;
+            let cluster = Cluster::up(options)?;
+            if united {
+                cluster.wait_united(UNITED)?;
+            }
+            show(&cluster)?;
         }
         Command::Status => show(&Cluster::load(dir)?)?,
         Command::Exec { host, command } => {
@@ -120,6 +140,11 @@ fn run(dir: &std::path::Path, command: Command) -> anyhow::Result<ExitCode> {
             let mut exec = cluster.host_named(&host)?.command_in(&command[0])?;
             let status = exec.args(&command[1..]).status()?;
             return Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)));
+        }
+        Command::Job { host, service, artifact, command } => {
+            let cluster = Cluster::load(dir)?;
+            let id = job::start(cluster.host_named(&host)?, &artifact, &service, command)?;
+            writeln!(std::io::stdout(), "{id}")?;
         }
         Command::Kill { hosts } => {
             let cluster = Cluster::load(dir)?;
@@ -134,6 +159,9 @@ fn run(dir: &std::path::Path, command: Command) -> anyhow::Result<ExitCode> {
             hosts.iter().try_for_each(Host::boot)?;
             hosts.iter().try_for_each(Host::launch_daemon)?;
             hosts.iter().try_for_each(Host::wait_ready)?;
+            if cluster.runs_flynn() {
+                cluster.wait_united(UNITED)?;
+            }
         }
         Command::KillDaemon { host } => Cluster::load(dir)?.host_named(&host)?.kill_daemon()?,
         Command::StartDaemon { host } => Cluster::load(dir)?.host_named(&host)?.start_daemon()?,
