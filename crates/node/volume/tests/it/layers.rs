@@ -282,7 +282,7 @@ async fn files_that_were_never_finished_are_removed_at_the_start() {
     fs::write(layers.join("short.squashfs"), "x").unwrap();
     fs::copy(layers.join(format!("{}.json", layer.id)), layers.join("short.json")).unwrap();
     let manager = dir.manager(&store).await;
-    assert_eq!(manager.list().iter().map(|i| i.id.clone()).collect::<Vec<_>>(), [layer.id.clone()]);
+    assert!(manager.list().iter().map(|info| &info.id).eq([&layer.id]));
     assert!(!layers.join("nojson.squashfs").exists() && !layers.join("short.squashfs").exists());
     assert!(!layers.join(".x.json.123").exists());
 }

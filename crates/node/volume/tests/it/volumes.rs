@@ -26,7 +26,7 @@ async fn a_volume_is_made_kept_and_destroyed() {
     drop(manager);
 
     let manager = dir.manager(&store).await;
-    assert_eq!(manager.list(), [info.clone()]);
+    assert_eq!(manager.list(), std::slice::from_ref(&info));
     assert_eq!(fs::read_to_string(manager.mount_path(&info.id).unwrap().join("f")).unwrap(), "kept");
     let mut events = manager.events();
     manager.destroy(&info.id).await.unwrap();
