@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -237,13 +237,19 @@ impl Drop for Echo {
     }
 }
 
-/// Sends once and gives who the other side saw, or `None` if no answer came.
+/// Sends once and gives who the other side saw, or `None` if no answer came. Answers to other messages, which may come
+/// late, do not count.
 pub(crate) fn ask(client: &UdpSocket, to: SocketAddr, message: &[u8]) -> Option<Ipv4Addr> {
     client.send_to(message, to).ok()?;
     let mut buffer = [0; 2048];
-    let len = client.recv(&mut buffer).ok()?;
-    let answer = String::from_utf8_lossy(&buffer[..len]).into_owned();
-    answer.split('|').next()?.parse().ok()
+    loop {
+        let len = client.recv(&mut buffer).ok()?;
+        let mut parts = buffer[..len].splitn(2, |byte| *byte == b'|');
+        let (seen, echoed) = (parts.next()?, parts.next()?);
+        if message.starts_with(echoed) {
+            return std::str::from_utf8(seen).ok()?.parse().ok();
+        }
+    }
 }
 
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -256,9 +262,11 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// Waits until the one reaches the other, and gives the address that the other saw.
 pub(crate) fn reaches(from: &UdpSocket, to: SocketAddr) -> Ipv4Addr {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
     let mut seen = None;
     until(&format!("{to} answers"), || {
-        seen = ask(from, to, b"hello");
+        let message = format!("hello {}.", ASKED.fetch_add(1, Ordering::Relaxed));
+        seen = ask(from, to, message.as_bytes());
         seen.is_some()
     });
     seen.unwrap()
