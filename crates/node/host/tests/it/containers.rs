@@ -23,7 +23,7 @@ fn busybox(dir: &Dir) -> Mountspec {
     spec(&bytes, &format!("file://{}", file.display()))
 }
 
-/// Cgroups that are removed with it.
+/// Cgroups that are removed with it, and with them what a failed test left running.
 struct Cgroups(String);
 
 impl Drop for Cgroups {
@@ -38,6 +38,14 @@ impl Drop for Cgroups {
 fn remove_cgroup(path: &Path) {
     for child in std::fs::read_dir(path).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
         remove_cgroup(&child.path());
+    }
+    let processes = || std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    while !processes().is_empty() {
+        let ids = processes();
+        for pid in ids.lines().filter_map(|id| rustix::process::Pid::from_raw(id.parse().ok()?)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        std::thread::yield_now();
     }
     let _ = std::fs::remove_dir(path);
 }
