@@ -19,13 +19,21 @@ pub fn cluster(options: ClusterOptions) -> anyhow::Result<Cluster> {
     }
 }
 
-/// Waits until every running host has its network and discovery.
+/// Waits until every running host has its network and discovery, and shows all of them as registered.
 pub fn networked(cluster: &Cluster, limit: Duration) -> anyhow::Result<()> {
     for host in cluster.hosts().filter(|host| host.is_up()) {
         wait_until(limit, &format!("{} has its network", host.id()), || match Node::of(host).status() {
             Ok(status) if status.network.is_some() && status.discoverd.is_some() => Ok(()),
             Ok(status) => Err(format!("network {:?}, discoverd {:?}", status.network, status.discoverd)),
             Err(err) => Err(err.to_string()),
+        })?;
+    }
+    let addresses = || cluster.hosts().filter(|host| host.is_up()).map(|host| format!("{}:1113", host.ip()));
+    for host in cluster.hosts().filter(|host| host.is_up()) {
+        wait_until(limit, &format!("{} knows all hosts", host.id()), || {
+            let known = block_on(Node::of(host).discoverd().instances("flynn-host")).map_err(|err| err.to_string())?;
+            let missing: Vec<_> = addresses().filter(|addr| known.iter().all(|known| known.addr != *addr)).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} are missing")) }
         })?;
     }
     Ok(())

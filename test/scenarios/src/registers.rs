@@ -14,7 +14,7 @@ use flynn_harness::Host;
 use flynn_types::discoverd::ServiceConfig;
 
 /// Longest that one request of a writer may take.
-const REQUEST: Duration = Duration::from_secs(2);
+const REQUEST: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What became of a write.

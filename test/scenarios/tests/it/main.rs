@@ -1,0 +1,12 @@
+//! What happens to clusters, one file per kind of event.
+
+mod bad_input_is_refused;
+mod daemons_are_replaced;
+mod daemons_die;
+mod disks_fill_up;
+mod hosts_are_cut_off;
+mod hosts_join_and_leave;
+mod one_host_runs_jobs;
+mod power_fails;
+mod three_hosts_are_one_cluster;
+mod time_stands_still_or_jumps;
