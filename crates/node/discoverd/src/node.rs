@@ -183,23 +183,32 @@ impl Node {
     pub(crate) async fn write(&self, command: Command) -> Result<Outcome, ApiError> {
         let deadline = Instant::now() + self.config.timing.leader_patience;
         loop {
-            let lost = match self.leader() {
-                Some((id, _)) if self.is_self(id) => match self.write_here(command.clone()).await {
-                    WriteReply::Decided { outcome, .. } => return Ok(outcome),
-                    WriteReply::NotLeader => None,
-                    WriteReply::Lost(reason) => Some(reason),
-                },
+            let leader = self.leader();
+            let lost = match leader {
+                Some((id, _)) if self.is_self(id) => {
+                    match self.unless_deposed(id, self.write_here(command.clone())).await {
+                        WriteReply::Decided { outcome, .. } => return Ok(outcome),
+                        WriteReply::NotLeader => None,
+                        WriteReply::Lost(reason) => Some(reason),
+                    }
+                }
                 Some((id, addr)) => {
                     let message = Message::Write(command.clone());
-                    match self.transport.call(id, addr, message, FORWARD_TIMEOUT).await {
-                        Ok(Reply::Write(WriteReply::Decided { index, outcome })) => {
+                    let call = async {
+                        match self.transport.call(id, addr, message, FORWARD_TIMEOUT).await {
+                            Ok(Reply::Write(reply)) => reply,
+                            Ok(_) => WriteReply::NotLeader,
+                            Err(err) if err.is_refusal() => WriteReply::NotLeader,
+                            Err(err) => WriteReply::Lost(err.to_string()),
+                        }
+                    };
+                    match self.unless_deposed(id, call).await {
+                        WriteReply::Decided { index, outcome } => {
                             self.await_applied(index, ECHO).await;
                             return Ok(outcome);
                         }
-                        Ok(Reply::Write(WriteReply::Lost(reason))) => Some(reason),
-                        Ok(_) => None,
-                        Err(err) if err.is_refusal() => None,
-                        Err(err) => Some(err.to_string()),
+                        WriteReply::NotLeader => None,
+                        WriteReply::Lost(reason) => Some(reason),
                     }
                 }
                 None => None,
@@ -215,6 +224,21 @@ impl Node {
                 return Err(self.no_leader());
             }
             self.glance(deadline).await;
+        }
+    }
+
+    /// Waits for a write, but not for a leader that is stopped or cut off: as soon as it is not the leader any more for
+    /// this node, the write is lost.
+    async fn unless_deposed(&self, leader: u64, write: impl Future<Output = WriteReply>) -> WriteReply {
+        let mut status = self.status.subscribe();
+        if status.borrow_and_update().leader.is_none_or(|(id, _)| id != leader) {
+            return write.await; // known by hearsay only
+        }
+        tokio::select! {
+            reply = write => reply,
+            _ = status.wait_for(|s| s.leader.is_none_or(|(id, _)| id != leader)) => {
+                WriteReply::Lost("the leader does not answer".to_owned())
+            }
         }
     }
 

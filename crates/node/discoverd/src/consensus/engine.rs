@@ -53,7 +53,10 @@ pub(crate) struct ConsensusView {
     pub(crate) leader: Option<u64>,
     pub(crate) members: BTreeMap<u64, Member>,
     pub(crate) voters: BTreeSet<u64>,
-    /// A change to these voters is under way.
+    /// Those that voted before the change under way; the same as `voters` if there is none. Until it is done both sets
+    /// must agree to everything.
+    pub(crate) acting: BTreeSet<u64>,
+    /// A change to `voters` is under way.
     pub(crate) changing: bool,
     /// Whether the node's store belongs to a cluster.
     pub(crate) member: bool,
@@ -136,6 +139,7 @@ impl Consensus {
             leader: metrics.current_leader,
             members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
             voters: membership.get_joint_config().last().cloned().unwrap_or_default(),
+            acting: membership.get_joint_config().first().cloned().unwrap_or_default(),
             changing: membership.get_joint_config().len() > 1,
             member: self.was_member || metrics.last_log_index.is_some() || metrics.snapshot.is_some(),
             caught_up: caught_up.filter(|(_, at)| matched(at.map(|l| l.index))).map(|(id, _)| *id).collect(),

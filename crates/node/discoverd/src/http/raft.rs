@@ -37,12 +37,12 @@ pub(super) fn leader(exchange: &Exchange) -> Answer {
     answer::json(&RaftLeader { host: addr.to_string() })
 }
 
-/// Addresses of the voters as the membership has them, sorted.
+/// Addresses of the voters as the membership has them, sorted. A change shows when it is done.
 pub(super) fn peers(node: &Node) -> Vec<String> {
     let status = node.status.borrow();
     let members = &status.view.members;
     let addr_of = |id: &u64| members.get(id)?.addr.parse().ok();
-    let mut addrs: Vec<SocketAddr> = status.view.voters.iter().filter_map(addr_of).collect();
+    let mut addrs: Vec<SocketAddr> = status.view.acting.iter().filter_map(addr_of).collect();
     addrs.sort();
     addrs.iter().map(ToString::to_string).collect()
 }

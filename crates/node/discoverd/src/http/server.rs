@@ -162,7 +162,7 @@ impl Exchange {
     fn headers(&self) -> Option<(HeaderValue, HeaderValue)> {
         let votes = {
             let status = self.node.status.borrow();
-            status.view.voters.contains(&status.view.node)
+            status.view.acting.contains(&status.view.node)
         };
         if !votes {
             return None;
@@ -212,7 +212,11 @@ impl Exchange {
             let status = self.node.status.borrow();
             (status.leads, status.leader)
         };
-        let (_, leader) = leader.filter(|_| !leads)?;
+        let (id, leader) = leader.filter(|_| !leads)?;
+        // One that has gone silent may be stopped: better wait here for the next one than there.
+        if self.node.contacts.led_ago(id)? > self.node.config.timing.election.1 {
+            return None;
+        }
         let own_port = self.node.config.advertise.port();
         let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
         let asked = host.and_then(|h| h.rsplit_once(':')).and_then(|(_, port)| port.parse().ok()).unwrap_or(80);

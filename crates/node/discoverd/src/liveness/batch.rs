@@ -13,7 +13,7 @@ const QUEUE: usize = 8192;
 const BATCH: usize = 1024;
 /// How long the first one waits for company.
 const GATHER: Duration = Duration::from_millis(20);
-const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A heartbeat and who waits for its outcome; dropped without one when the leader does not answer.
 pub(crate) struct QueuedBeat {
