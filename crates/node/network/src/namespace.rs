@@ -25,7 +25,13 @@ pub(crate) struct Namespace {
 /// Makes a namespace and pins it at `path`. What was at `path` is replaced.
 pub(crate) async fn create(path: &Path) -> Result<Namespace, KernelError> {
     let path = path.to_owned();
-    on_own_thread(move || {
+    let given_up = path.clone();
+    // The job may have been given up, and cleaned up after, before the namespace is made.
+    let undo = move || {
+        let _ = remove_pin(&given_up); // nobody is left to tell
+        let _ = given_up.parent().map(fs::remove_dir); // holds other things
+    };
+    on_own_thread(undo, move || {
         remove_pin(&path)?;
         let failed = |what: &'static str, path: &Path| {
             let attempt = format!("{what} {}", path.display());
@@ -51,8 +57,10 @@ pub(crate) async fn create(path: &Path) -> Result<Namespace, KernelError> {
     .await
 }
 
-/// Runs `job` on a thread of its own, whose namespaces it may change, with the current runtime at hand.
+/// Runs `job` on a thread of its own, whose namespaces it may change, with the current runtime at hand; and `undo` after
+/// it when nobody waits for it any more.
 async fn on_own_thread<T: Send + 'static>(
+    undo: impl FnOnce() + Send + 'static,
     job: impl FnOnce() -> Result<T, KernelError> + Send + 'static,
 ) -> Result<T, KernelError> {
     let runtime = tokio::runtime::Handle::current();
@@ -61,7 +69,9 @@ async fn on_own_thread<T: Send + 'static>(
         .name("netns".to_owned())
         .spawn(move || {
             let _runtime = runtime.enter();
-            let _ = done.send(job()); // nobody waits any more: the job was given up
+            if done.send(job()).is_err() {
+                undo();
+            }
         })
         .map_err(|err| KernelError::new("start a thread for a network namespace", err))?;
     result
