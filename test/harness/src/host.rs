@@ -327,16 +327,22 @@ impl Host<'_> {
 
     /// The daemon's processes: the one that was started, and others of the same program that replaced it.
     pub(crate) fn daemon_processes(&self) -> Vec<ProcessId> {
-        let Some(inode) = self.init().and_then(|init| namespace(init.pid, "pid")) else { return Vec::new() };
+        let Some(init) = self.init() else { return Vec::new() };
+        let Some(inode) = namespace(init.pid, "pid") else { return Vec::new() };
         let record = self.cluster.record().clone();
         let Ok(command) = self.command(&record) else { return Vec::new() };
         let program = command.first().cloned().unwrap_or_default();
+        let started = match ask(init, &Request::Status) {
+            Ok(DaemonState::Running(pid)) if !record.daemon.command.is_empty() => Some(pid),
+            _ => None,
+        };
         let is_daemon = |process: &Process| match command.get(1) {
             // A job's supervisor is the same program with another command.
             Some(verb) if record.daemon.command.is_empty() => {
                 process.program.starts_with(&program) && process.arguments.get(1) == Some(verb)
             }
-            _ => process.arguments == command,
+            // It may have become another program since.
+            _ => started.is_some() && inner_pid(process.id) == started,
         };
         in_namespaces("pid", &[inode]).into_iter().filter(is_daemon).map(|process| process.id).collect()
     }
@@ -510,4 +516,11 @@ fn make_disk(dir: &std::path::Path, bytes: u64) -> anyhow::Result<PathBuf> {
         anyhow::ensure!(status.success(), "mkfs.ext4 {}: {status}", disk.display());
     }
     Ok(disk)
+}
+
+/// A process's id as its own namespace sees it.
+fn inner_pid(process: ProcessId) -> Option<i32> {
+    let status = std::fs::read_to_string(process.proc("status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    ids.split_whitespace().last()?.parse().ok()
 }

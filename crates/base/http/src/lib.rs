@@ -14,6 +14,7 @@ mod events;
 mod extract;
 mod failure;
 mod fallback;
+mod kept;
 mod parser;
 mod retry;
 mod server;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode, Version, header};
 use axum::response::{IntoResponse as _, Response};
 use flynn_types::error::ApiError;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -26,6 +26,7 @@ use tower_service::Service as _;
 use tracing::{Instrument as _, debug, error, info, warn};
 
 use crate::Failure;
+use crate::kept::keep;
 use crate::stall::{Lift, StallGuard};
 
 /// Limits of a server.
@@ -56,6 +57,8 @@ impl Default for ServerOptions {
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How long a new connection's first request is waited for after shutdown was asked for.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Pause after a failed accept, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -119,7 +122,15 @@ async fn serve_connection(
     let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(180)));
     let lift = Lift::default();
     let io = TokioIo::new(StallGuard::new(stream, options.stall_limit, lift.clone()));
-    let exchange = Exchange { router, peer, lift, shutdown: shutdown.clone(), log_requests: options.log_requests };
+    let begun = CancellationToken::new();
+    let exchange = Exchange {
+        router,
+        peer,
+        lift,
+        shutdown: shutdown.clone(),
+        begun: begun.clone(),
+        log_requests: options.log_requests,
+    };
     let service = hyper::service::service_fn(move |request: Request<Incoming>| exchange.clone().answer(request));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
@@ -128,8 +139,15 @@ async fn serve_connection(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // The first request of a new connection may be on its way: closing now would lose it.
+            let first = tokio::time::timeout(FIRST_REQUEST, begun.cancelled());
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                _ = first => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(err) = ended {
@@ -144,12 +162,19 @@ struct Exchange {
     peer: SocketAddr,
     lift: Lift,
     shutdown: CancellationToken,
+    /// Cancelled when the connection's first request has come.
+    begun: CancellationToken,
     log_requests: bool,
 }
 
 impl Exchange {
     async fn answer(mut self, request: Request<Incoming>) -> Result<Response, std::convert::Infallible> {
-        let mut request = request.map(Body::new);
+        self.begun.cancel();
+        // Who waits for leave to send its body does not send it when it is refused.
+        let waits = request.headers().contains_key(header::EXPECT);
+        let (parts, body) = request.into_parts();
+        let (kept, rest) = keep(body);
+        let mut request = Request::from_parts(parts, Body::new(kept));
         request.extensions_mut().insert(ConnectInfo(self.peer));
         let id = request
             .headers()
@@ -157,6 +182,7 @@ impl Exchange {
             .cloned()
             .unwrap_or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("a UUID is ASCII"));
         request.headers_mut().insert(REQUEST_ID, id.clone());
+        let version = request.version();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let req_id = String::from_utf8_lossy(id.as_bytes()).into_owned();
         let span = tracing::info_span!("request", req_id, %method, path, client_ip = %self.peer.ip());
@@ -166,6 +192,12 @@ impl Exchange {
             return Ok(response);
         }
         response.headers_mut().insert(REQUEST_ID, id);
+        if self.shutdown.is_cancelled() && version < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if !waits {
+            rest.drain().await;
+        }
         if is_event_stream(&response) {
             let shutdown = self.shutdown.cancelled_owned();
             response = response.map(|body| Body::from_stream(body.into_data_stream().take_until(shutdown)));

@@ -58,7 +58,7 @@ fn a_power_cut_takes_everything_but_the_disk() {
     host.output([
         "sh",
         "-c",
-        "mkdir -p /run/volatile && mount -t tmpfs none /run/volatile && setsid sleep 1000 & sleep 0",
+        "(mkdir -p /run/volatile && mount -t tmpfs none /run/volatile && setsid sleep 1000) >/dev/null 2>&1 &",
     ])
     .unwrap();
     wait_until(Duration::from_secs(5), "the mount is there", || {

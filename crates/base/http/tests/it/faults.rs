@@ -156,3 +156,31 @@ async fn keys_do_not_follow_a_redirect_to_another_host() {
         assert_eq!(client.get_json::<Option<String>>(path).await.unwrap().as_deref(), sent, "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_refusal_arrives_although_the_body_was_not_wanted() {
+    async fn refuse() -> Failure {
+        ApiError::conflict("not now").into()
+    }
+    let server = start(Router::new().route("/", put(refuse))).await;
+    let body = vec![b'x'; 3 << 20];
+    let head = format!("PUT / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let answer = raw(&server, &[head.as_bytes(), &body].concat()).await;
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("not now"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_just_made_gets_its_first_answer_though_the_server_ends() {
+    let server = start(Router::new().route("/", get(|| async { "hello" }))).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    // Accepted in order: when this answer is there, the server has the other connection too.
+    assert!(raw(&server, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.ends_with("hello"));
+    server.shutdown.cancel();
+    tokio::task::yield_now().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.ends_with("hello") && answer.contains("connection: close"), "{answer}");
+    server.task.await.unwrap().unwrap();
+}
