@@ -63,16 +63,19 @@ impl Monitor {
                 stdin_taken: self.stdin.is_none(),
             });
         }
-        // Only the latest progress is worth telling: no queue grows behind a daemon that does not read.
-        if daemon.greeted && daemon.told != progress && !daemon.peer.has_output() {
-            daemon.told = progress;
-            daemon.say(Report::Spool { progress });
-        }
         if let (Some(record), true, false) = (&self.exit, daemon.greeted, daemon.told_exit) {
             daemon.told_exit = true;
             daemon.say(Report::Exit { record: record.clone() });
         }
-        if daemon.peer.flush().is_err() {
+        let mut connected = daemon.peer.flush().is_ok();
+        // Only the latest progress is worth telling: no queue grows behind a daemon that does not read. Looked at when
+        // all else is out, or nothing would wake us to tell it.
+        if connected && daemon.greeted && daemon.told != progress && !daemon.peer.has_output() {
+            daemon.told = progress;
+            daemon.say(Report::Spool { progress });
+            connected = daemon.peer.flush().is_ok();
+        }
+        if !connected {
             self.daemon = None;
         }
     }

@@ -29,8 +29,10 @@ fn a_job_runs_and_everything_about_it_is_told() {
         let mut kinds = Vec::new();
         while kinds.last() != Some(&JobEventKind::Cleanup) {
             let event = tokio::time::timeout(SETTLING, events.next()).await.unwrap().unwrap().unwrap();
-            assert_eq!(event.job_id, job.id);
-            kinds.push(event.event);
+            // The last of an earlier job's events may still come.
+            if event.job_id == job.id {
+                kinds.push(event.event);
+            }
         }
         kinds
     });
