@@ -11,7 +11,7 @@ use flynn_types::discoverd::Instance;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::setup::{DISCOVERD_PORT, Setup};
+use super::setup::Setup;
 
 /// Service of the daemons (spec flynn-host 13.2).
 pub(super) const HOST_SERVICE: &str = "flynn-host";
@@ -33,10 +33,10 @@ impl Directory for RegistryDirectory {
     }
 }
 
-/// What the node says of itself; kept up until dropped, and then left to expire or to be taken over by the next daemon.
+/// What the node says of itself, besides what discoverd does. Kept up until dropped, and then left to expire or to be
+/// taken over by the next daemon.
 pub(super) struct Registrations {
     host: Option<Registration>,
-    discoverd: Option<Registration>,
     network: Option<Registration>,
     client: Client,
     external_ip: String,
@@ -53,10 +53,8 @@ impl Registrations {
         let address = format!("{ip}:{}", setup.options.http_port);
         let mut metadata = host.metadata();
         let instance = host_instance(&address, &mut metadata);
-        let discoverd = Instance::new("tcp", &format!("{ip}:{DISCOVERD_PORT}"), node_metadata(setup));
         let this = Arc::new(tokio::sync::Mutex::new(Self {
             host: Some(client.register(HOST_SERVICE, instance)),
-            discoverd: Some(client.register("discoverd", discoverd)),
             network: None,
             client: client.clone(),
             external_ip: ip.to_string(),
@@ -81,7 +79,7 @@ impl Registrations {
 
     /// Withdraws everything: the machine goes down.
     pub(super) async fn withdraw(&mut self) {
-        let all = [self.host.take(), self.discoverd.take(), self.network.take()];
+        let all = [self.host.take(), self.network.take()];
         futures_util::future::join_all(all.into_iter().flatten().map(Registration::deregister)).await;
     }
 }

@@ -21,6 +21,7 @@ const SHUTDOWN_DELAY: Duration = Duration::from_secs(1);
 
 enum End {
     Signal,
+    Discovery,
     Replace(Order),
 }
 
@@ -64,17 +65,21 @@ pub(super) async fn run(setup: Setup, logs: Logs) -> anyhow::Result<()> {
         } else {
             notify("READY=1");
         }
-        let (order, successor) = loop {
-            match wait_for_end(&mut signals, &mut inbox, &logs).await {
+        let ended = loop {
+            match wait_for_end(&node, &mut signals, &mut inbox, &logs).await {
+                End::Discovery => {
+                    warn!("discoverd was shut down by a client, starting the node anew");
+                    break None;
+                }
                 End::Signal => return end(node, setup.options.on_exit).await,
                 End::Replace(order) => match Successor::spawn(&order.command, &sockets, &node.host.status()) {
-                    Ok(successor) => break (order, successor),
+                    Ok(successor) => break Some((order, successor)),
                     Err(reason) => drop(order.outcome.send(Err(reason))), // nothing was given up
                 },
             }
         };
         node.leave().await;
-        let Order { command, outcome } = order;
+        let Some((Order { command, outcome }, successor)) = ended else { continue };
         match successor.take_over().await {
             Ok(pid) => {
                 let delay = command.shutdown_delay.unwrap_or(SHUTDOWN_DELAY);
@@ -108,13 +113,14 @@ async fn end(node: Node, on_exit: OnExit) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn wait_for_end(signals: &mut Signals, inbox: &mut mpsc::Receiver<Order>, logs: &Logs) -> End {
+async fn wait_for_end(node: &Node, signals: &mut Signals, inbox: &mut mpsc::Receiver<Order>, logs: &Logs) -> End {
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return End::Signal,
             _ = signals.interrupt.recv() => return End::Signal,
             _ = signals.hang_up.recv() => logs.reopen(),
             Some(order) = inbox.recv() => return End::Replace(order),
+            () = node.lost_discovery() => return End::Discovery,
         }
     }
 }

@@ -115,6 +115,11 @@ impl Node {
         Ok(Self { host, discoverd, volumes, database, registrations, network, stop })
     }
 
+    /// Resolves when discovery was shut down by a client of its own: a node cannot do without.
+    pub(super) async fn lost_discovery(&self) {
+        self.discoverd.ended().await;
+    }
+
     /// Ends everything but the jobs, and closes all files, so that another node can be started over them.
     pub(super) async fn leave(self) {
         self.stop.cancel();

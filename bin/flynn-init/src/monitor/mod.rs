@@ -157,6 +157,7 @@ impl Monitor {
                     Source::Oom => self.oom.noticed(),
                 }
             }
+            self.spool.retry();
             self.note_out_of_memory();
             self.insist();
             self.finish();
@@ -198,7 +199,8 @@ impl Monitor {
 
     /// How long nothing may happen before we look around by ourselves.
     fn next_look(&self) -> Option<Duration> {
-        let impatient = (self.process.ended().is_some() && !self.exit_saved) || self.oom.is_looking();
+        let ending = self.process.ended().is_some() && !self.exit_saved;
+        let impatient = ending || self.oom.is_looking() || self.spool.is_behind();
         let until_kill = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
         match (impatient, until_kill) {
             (true, until_kill) => Some(until_kill.map_or(RETRY, |left| left.min(RETRY))),
@@ -348,7 +350,7 @@ impl Monitor {
             return;
         }
         let Some((at, ending)) = self.process.ended() else { return };
-        let drained = self.is_unlogged() || self.streams.iter().all(Option::is_none);
+        let drained = self.is_unlogged() || (self.streams.iter().all(Option::is_none) && !self.spool.is_behind());
         let alone = self.process.kill_rest();
         if !(drained && alone) && at.elapsed() < DRAIN_PATIENCE {
             return;

@@ -51,8 +51,11 @@ impl Record {
     }
 }
 
-/// A job's spool. What cannot be written, for lack of space or because it is beyond the limit, leaves a gap in the
-/// offsets, which readers notice: the job goes on.
+/// Most bytes of records that wait in memory while the disk takes none.
+const PENDING_LIMIT: usize = 1 << 20;
+
+/// A job's spool. The job never waits for it: what cannot be written for lack of space waits in memory up to
+/// [`PENDING_LIMIT`]; what is beyond that or the spool's own limit leaves a gap in the offsets, which readers notice.
 #[derive(Debug)]
 pub(super) struct Spool {
     dir: PathBuf,
@@ -62,6 +65,8 @@ pub(super) struct Spool {
     segments: VecDeque<Segment>,
     /// The last segment, unless something was lost behind it.
     file: Option<File>,
+    /// Records behind [`Self::progress`] that could not be written yet.
+    pending: VecDeque<Vec<u8>>,
     progress: SpoolProgress,
 }
 
@@ -80,29 +85,67 @@ impl Spool {
             segment_len: (limit / 4).clamp(MIN_SEGMENT_LEN, SEGMENT_LEN),
             segments: VecDeque::new(),
             file: None,
+            pending: VecDeque::new(),
             progress: SpoolProgress::default(),
         }
+    }
+
+    /// Whether records wait for space: then [`Self::retry`] from time to time.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     pub(super) fn progress(&self) -> SpoolProgress {
         self.progress
     }
 
-    /// Nothing follows.
+    /// Nothing follows. What still waits for space is lost.
     pub(super) fn close(&mut self) {
+        self.retry();
+        while self.is_behind() {
+            self.skip_oldest_pending();
+        }
         self.file = None;
         self.progress.closed = true;
     }
 
-    /// Appends a record, or counts it as lost.
+    /// Appends a record, at once or when there is space.
     pub(super) fn append(&mut self, record: &mut Record, stream: u8, micros: u64) {
+        self.retry();
         let bytes = record.bytes(stream, micros);
-        let written = self.try_append(bytes);
-        self.progress.written += bytes.len() as u64;
-        if written.is_err() {
-            self.file = None; // what follows begins a segment of its own, behind the gap
+        if self.is_behind() || self.write(bytes).is_err() {
+            self.pending.push_back(bytes.to_vec());
+            while self.pending.iter().map(Vec::len).sum::<usize>() > PENDING_LIMIT {
+                self.skip_oldest_pending();
+            }
         }
         self.enforce_limit();
+    }
+
+    /// Writes what waits, as far as the disk takes it.
+    pub(super) fn retry(&mut self) {
+        while let Some(bytes) = self.pending.pop_front() {
+            if self.write(&bytes).is_err() {
+                self.pending.push_front(bytes);
+                return;
+            }
+        }
+    }
+
+    fn skip_oldest_pending(&mut self) {
+        if let Some(lost) = self.pending.pop_front() {
+            self.progress.written += lost.len() as u64;
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.try_append(bytes);
+        match &written {
+            Ok(()) => self.progress.written += bytes.len() as u64,
+            // What follows begins a segment of its own, at its offset.
+            Err(_) => self.file = None,
+        }
+        written
     }
 
     fn try_append(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flynn_types::discoverd::Instance;
+use flynn_types::discoverd::{Instance, ServiceConfig};
 use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -98,7 +98,7 @@ async fn beat(
     // Each server once: the loop itself goes on for ever, and a server that hangs must not cost the instance its life.
     let client = client.with_request_timeout(HEARTBEAT_TIMEOUT).with_patience(Duration::ZERO);
     let mut last: Option<Arc<Instance>> = None;
-    let mut failing = false;
+    let (mut failing, mut created) = (false, false);
     loop {
         let instance = Arc::new(changes.borrow_and_update().clone());
         if let Some(old) = last.as_ref().filter(|old| old.id != instance.id) {
@@ -106,6 +106,7 @@ async fn beat(
         }
         let interval = match client.put_instance(&service, &instance).await {
             Ok(()) => {
+                created = false;
                 if std::mem::take(&mut failing) {
                     info!(service, addr = instance.addr, "instance is registered again");
                 }
@@ -114,8 +115,11 @@ async fn beat(
             }
             Err(err) => {
                 // A missing service may be one that is not created yet, or was lost: ours to make.
-                if err.is_not_found() {
-                    let _ = client.add_service(&service, &flynn_types::discoverd::ServiceConfig::default()).await;
+                if err.is_not_found() && !created {
+                    created = client.add_service(&service, &ServiceConfig::default()).await.is_ok();
+                    if created {
+                        continue;
+                    }
                 }
                 if !std::mem::replace(&mut failing, true) {
                     warn!(

@@ -44,10 +44,17 @@ impl KernelError {
         matches!(self.errno(), Some(Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL))
     }
 
+    fn is_busy(&self) -> bool {
+        self.errno() == Some(Errno::EBUSY)
+    }
+
     pub(crate) fn is_present_already(&self) -> bool {
         self.errno() == Some(Errno::EEXIST)
     }
 }
+
+/// How often in a row a listing is asked for again.
+const LIST_TRIES: u32 = 100;
 
 /// A netlink socket in one network namespace. Works from any thread.
 pub(crate) struct Netlink {
@@ -127,9 +134,16 @@ impl Netlink {
         Ok(Self { handle, connection: tokio::spawn(connection).abort_handle() })
     }
 
+    /// All interfaces. The kernel breaks a listing off when they change meanwhile; then it is asked again.
     pub(crate) async fn links(&self) -> Result<Vec<Link>, KernelError> {
-        let links = self.handle.link().get().execute().map_ok(Link::from).try_collect().await;
-        links.map_err(|err| KernelError::from_netlink("list interfaces", err))
+        let mut tries = 0;
+        loop {
+            let links = self.handle.link().get().execute().map_ok(Link::from).try_collect().await;
+            match links.map_err(|err| KernelError::from_netlink("list interfaces", err)) {
+                Err(err) if err.is_busy() && tries < LIST_TRIES => tries += 1,
+                listed => return listed,
+            }
+        }
     }
 
     pub(crate) async fn link(&self, name: &str) -> Result<Option<Link>, KernelError> {

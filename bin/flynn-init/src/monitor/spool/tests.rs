@@ -102,21 +102,53 @@ fn output_that_follows_an_acknowledged_segment_begins_at_its_offset() {
     assert_eq!(read(dir.path()), [(end, vec![(STDOUT, b"next".to_vec())])]);
 }
 
+/// Calls `during` while the spool's disk takes nothing: a file stands in its directory's place.
+fn while_full(spool: &mut Spool, place: &Path, during: impl FnOnce(&mut Spool)) {
+    let aside = place.with_extension("aside");
+    std::fs::rename(place, &aside).unwrap();
+    std::fs::write(place, "").unwrap();
+    spool.file = None;
+    during(spool);
+    std::fs::remove_file(place).unwrap();
+    std::fs::rename(&aside, place).unwrap();
+}
+
 #[test]
-fn what_cannot_be_written_leaves_a_gap() {
+fn what_cannot_be_written_waits_for_space() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("spool");
     let mut spool = Spool::new(place.clone(), 0);
     append(&mut spool, STDOUT, b"before");
-    // A file in the directory's place stands for a disk that takes nothing.
-    let aside = dir.path().join("aside");
-    std::fs::rename(&place, &aside).unwrap();
-    std::fs::write(&place, "").unwrap();
-    spool.file = None;
-    append(&mut spool, STDOUT, b"lost");
-    std::fs::remove_file(&place).unwrap();
-    std::fs::rename(&aside, &place).unwrap();
+    let written = spool.progress();
+    while_full(&mut spool, &place, |spool| {
+        append(spool, STDOUT, b"during");
+        assert!(spool.is_behind());
+        assert_eq!(spool.progress(), written, "what is not on disk is not announced");
+    });
     append(&mut spool, STDOUT, b"after");
-    let expected = [(0, vec![(STDOUT, b"before".to_vec())]), (36, vec![(STDOUT, b"after".to_vec())])];
-    assert_eq!(read(&place), expected);
+    assert!(!spool.is_behind());
+    let after = vec![(STDOUT, b"during".to_vec()), (STDOUT, b"after".to_vec())];
+    assert_eq!(read(&place), [(0, vec![(STDOUT, b"before".to_vec())]), (19, after)]);
+}
+
+#[test]
+fn what_waits_too_long_leaves_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("spool");
+    let mut spool = Spool::new(place.clone(), 0);
+    append(&mut spool, STDOUT, b"before");
+    let payload = vec![b'x'; MAX_PAYLOAD];
+    let records = PENDING_LIMIT / MAX_PAYLOAD + 4;
+    while_full(&mut spool, &place, |spool| (0..records).for_each(|_| append(spool, STDOUT, &payload)));
+    append(&mut spool, STDOUT, b"after");
+    let found = read(&place);
+    let second = found.get(1).expect("there is a segment behind the gap");
+    assert!(second.0 > 19 && (second.0 - 19).is_multiple_of((HEADER_LEN + MAX_PAYLOAD) as u64), "{}", second.0);
+    assert!(found.last().unwrap().1.ends_with(&[(STDOUT, b"after".to_vec())]));
+    // At the end nothing is waited for.
+    while_full(&mut spool, &place, |spool| {
+        append(spool, STDOUT, b"lost");
+        spool.close();
+        assert!(spool.progress().closed && !spool.is_behind());
+    });
 }

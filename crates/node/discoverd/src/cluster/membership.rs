@@ -131,7 +131,12 @@ impl World {
     }
 
     fn is_alive(&self, id: u64) -> bool {
-        id == self.me || self.members.get(&id).is_some_and(|n| n.silence < ALIVE)
+        id == self.me || self.members.get(&id).is_some_and(|n| n.silence < ALIVE && !self.is_replaced(id, n))
+    }
+
+    /// Its host calls from its address as another node: its disk was wiped, however lately it answered.
+    fn is_replaced(&self, id: u64, node: &Node) -> bool {
+        !self.calls.contains_key(&id) && self.calls.values().any(|call| *call == node.member)
     }
 
     fn is_candidate(&self, id: u64) -> bool {

@@ -125,6 +125,11 @@ fn nodes_join_move_and_take_the_place_of_their_hosts_former_selves() {
             None,
         ),
         (
+            "the new self takes over the vote at once where it has the address",
+            world(&[1, 2, 3], &[(1, 0), (2, 0), (3, 0), (9, 0)]).on(9, "h3").called(9, member("h3")),
+            voters(&[1, 2, 9]),
+        ),
+        (
             "the former self goes",
             world(&[1, 2, 9], &[(1, 0), (2, 0), (3, 3), (9, 0)]).on(9, "h3"),
             Some(Change::Remove(3)),
