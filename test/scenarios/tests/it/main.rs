@@ -3,6 +3,7 @@
 mod bad_input_is_refused;
 mod daemons_are_replaced;
 mod daemons_die;
+mod disks_fill_up;
 mod hosts_are_cut_off;
 mod hosts_join_and_leave;
 mod one_host_runs_jobs;

@@ -47,6 +47,8 @@ pub enum StoreError {
     },
     #[error("the state file is closed")]
     Closed,
+    #[error("the state file must be opened again after an error: {0}")]
+    Unavailable(String),
 }
 
 fn access<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> StoreError {
@@ -64,7 +66,12 @@ pub(crate) struct Changes {
 #[derive(Clone, Debug)]
 pub struct Database {
     path: PathBuf,
-    open: Arc<Mutex<Option<Arc<redb::Database>>>>,
+    open: Arc<Mutex<Result<Arc<redb::Database>, Option<String>>>>,
+}
+
+/// An error with its sources.
+fn chain(err: &dyn std::error::Error) -> String {
+    std::iter::successors(err.source(), |err| err.source()).fold(err.to_string(), |text, err| format!("{text}: {err}"))
 }
 
 impl Database {
@@ -75,41 +82,50 @@ impl Database {
             std::fs::create_dir_all(directory)
                 .map_err(|err| StoreError::Directory { path: directory.to_owned(), err })?;
         }
-        let database = Self { path: path.to_owned(), open: Arc::default() };
-        database.reopen()?;
+        let database = Self { path: path.to_owned(), open: Arc::new(Mutex::new(Err(None))) };
+        database.reopen(None)?;
         Ok(database)
     }
 
-    /// Opens the file again after [`Database::close`] or an I/O error.
-    pub(crate) fn reopen(&self) -> Result<(), StoreError> {
-        self.close();
-        let opened = match open_checked(&self.path) {
-            Ok(opened) => opened,
-            Err(Damage::Other(err)) => return Err(err),
-            Err(Damage::Damaged(reason)) => {
-                move_aside(&self.path, &reason)?;
-                match open_checked(&self.path) {
-                    Ok(opened) => opened,
-                    Err(Damage::Other(err)) => return Err(err),
-                    Err(Damage::Damaged(reason)) => {
-                        let err = std::io::Error::other(reason);
-                        return Err(StoreError::MoveAside { path: self.path.clone(), err });
-                    }
-                }
-            }
+    /// Opens the file again after [`Database::close`] or an error, which is told to who needs it meanwhile.
+    pub(crate) fn reopen(&self, after: Option<&StoreError>) -> Result<(), StoreError> {
+        let after = after.map(|err| chain(err));
+        // The old one must be closed first.
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Err(after);
+        let opened = self.open_or_begin_anew();
+        let slot = match &opened {
+            Ok(opened) => Ok(Arc::clone(opened)),
+            Err(err) => Err(Some(chain(err))),
         };
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(opened));
-        Ok(())
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = slot;
+        opened.map(drop)
+    }
+
+    fn open_or_begin_anew(&self) -> Result<Arc<redb::Database>, StoreError> {
+        let reason = match open_checked(&self.path) {
+            Ok(opened) => return Ok(Arc::new(opened)),
+            Err(Damage::Other(err)) => return Err(err),
+            Err(Damage::Damaged(reason)) => reason,
+        };
+        move_aside(&self.path, &reason)?;
+        match open_checked(&self.path) {
+            Ok(opened) => Ok(Arc::new(opened)),
+            Err(Damage::Other(err)) => Err(err),
+            Err(Damage::Damaged(reason)) => {
+                let err = std::io::Error::other(reason);
+                Err(StoreError::MoveAside { path: self.path.clone(), err })
+            }
+        }
     }
 
     /// Closes the file, so that another process can open it. Whatever is asked of it afterwards fails.
     pub fn close(&self) {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Err(None);
     }
 
     fn handle(&self) -> Result<Arc<redb::Database>, StoreError> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clone().ok_or(StoreError::Closed)
+        open.clone().map_err(|reason| reason.map_or(StoreError::Closed, StoreError::Unavailable))
     }
 
     /// Commits all changes or none; synced when it returns.
@@ -327,7 +343,7 @@ mod tests {
             documents: vec![("tags".into(), Some(br#"{"a":"b"}"#.to_vec()))],
         };
         database.commit(&changes).unwrap();
-        database.reopen().unwrap();
+        database.reopen(None).unwrap();
         assert_eq!(database.jobs().unwrap().len(), 1);
         assert_eq!(database.job(&id("h-1")).unwrap().unwrap().host_id, "h");
         let tags: std::collections::BTreeMap<String, String> = database.document("tags").unwrap().unwrap();

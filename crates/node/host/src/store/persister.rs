@@ -154,7 +154,7 @@ fn give_back(shared: &Shared, database: &Database, taken: Pending, err: StoreErr
     let (pending, _) = shared.wake.wait_timeout(pending, RETRY_PAUSE).unwrap_or_else(PoisonError::into_inner);
     drop(pending);
     // After an I/O error redb refuses all writes until the file is opened again.
-    if let Err(err) = database.reopen() {
+    if let Err(err) = database.reopen(Some(err.as_ref())) {
         warn!(err = &err as &dyn std::error::Error, "state file cannot be opened again");
     }
 }
