@@ -161,6 +161,7 @@ fn no_request_notices_that_the_daemon_is_another() {
 fn a_bad_replacement_leaves_the_old_daemon_working() {
     let cluster = cluster(ClusterOptions::default()).unwrap();
     let node = Node::of(cluster.host(0));
+    let before = node.baseline().unwrap();
     let old = node.status().unwrap();
     let running = node.run(&counting(node.host, 1_000_000, "0.02", 0)).unwrap();
     for round in 0..repeats().div_ceil(2) {
@@ -186,6 +187,7 @@ fn a_bad_replacement_leaves_the_old_daemon_working() {
     }
     node.stop(&running.job.id).unwrap();
     numbered(&node.output(&running.job.id).unwrap().stdout).unwrap();
+    node.wait_no_leaks(&before).unwrap();
     cluster.down().unwrap();
 }
 
