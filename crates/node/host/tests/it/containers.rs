@@ -65,12 +65,13 @@ impl World {
     }
 
     async fn host(&self) -> TestHost {
-        let target = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).unwrap();
-        let init = workspace.join("target/x86_64-unknown-linux-gnu/tiny/flynn-init");
+        // This test is in `<target>/<profile>/deps`.
+        let test = std::env::current_exe().unwrap();
+        let (profile, target) = (test.ancestors().nth(2).unwrap(), test.ancestors().nth(3).unwrap());
+        let init = target.join("x86_64-unknown-linux-gnu/tiny/flynn-init");
         assert!(init.exists(), "run script/build-init first");
         let runtime = RuntimeConfig {
-            supervisor: vec![target.join("examples/supervise").to_str().unwrap().to_owned()],
+            supervisor: vec![profile.join("examples/supervise").to_str().unwrap().to_owned()],
             cgroup_root: self.cgroups.0.clone(),
             ..RuntimeConfig::new(init)
         };
