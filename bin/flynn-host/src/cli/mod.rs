@@ -118,7 +118,7 @@ fn usage(command: Option<&str>) -> String {
     }
 }
 
-/// Appends the configuration file's arguments to those of the `daemon` command, and hands its environment on.
+/// Appends the configuration file's arguments to those of the `daemon` command, which sees to its environment itself.
 fn with_config_file(args: &[String]) -> anyhow::Result<Vec<String>> {
     let mut args = args.to_vec();
     if args.get(1).map(String::as_str) == Some("daemon") {

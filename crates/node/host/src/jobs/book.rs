@@ -9,7 +9,7 @@ use flynn_types::id::JobId;
 use tokio::sync::broadcast;
 
 use super::table::{AddError, JobTable, StopError, StopTarget};
-use crate::store::{Database, Persister, StoreError};
+use crate::store::{Database, Persister, StoreError, chain};
 
 /// Events that a slow subscriber may fall behind before its stream ends with an error.
 const EVENT_BUFFER: usize = 4096;
@@ -36,16 +36,6 @@ pub(crate) enum RecordError {
     Refused(#[from] AddError),
     #[error("the job cannot be recorded: {}", chain(.0.as_ref()))]
     Store(Arc<StoreError>),
-}
-
-fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        text = format!("{text}: {err}");
-        source = err.source();
-    }
-    text
 }
 
 impl JobBook {

@@ -69,8 +69,8 @@ pub struct Database {
     open: Arc<Mutex<Result<Arc<redb::Database>, Option<String>>>>,
 }
 
-/// An error with its sources.
-fn chain(err: &dyn std::error::Error) -> String {
+/// An error with all its sources.
+pub(crate) fn chain(err: &dyn std::error::Error) -> String {
     std::iter::successors(err.source(), |err| err.source()).fold(err.to_string(), |text, err| format!("{text}: {err}"))
 }
 

@@ -11,5 +11,6 @@ mod database;
 mod persister;
 mod volumes;
 
+pub(crate) use database::chain;
 pub use database::{Database, StoreError};
 pub(crate) use persister::Persister;
