@@ -21,7 +21,7 @@ use crate::record::{HostRecord, Record};
 use crate::wait::wait_until;
 
 /// Lines of each daemon's log that a failing test shows.
-const LOG_LINES_SHOWN: usize = 30;
+const LOG_LINES_SHOWN: usize = 60;
 
 /// Hosts on a common network. Dropping it removes everything, unless it is detached.
 #[derive(Debug)]
@@ -237,7 +237,7 @@ impl Cluster {
         result
     }
 
-    /// The last lines of each daemon's output, for the message of a failure.
+    /// The last lines of each daemon's output, for the message of a failure; without the requests of a test that polls.
     pub fn logs(&self) -> String {
         let mut text = String::new();
         for host in self.hosts() {
@@ -245,7 +245,7 @@ impl Cluster {
             for file in host.log_files() {
                 let log = std::fs::read(&file).unwrap_or_default();
                 let log = String::from_utf8_lossy(&log);
-                let lines: Vec<_> = log.lines().collect();
+                let lines: Vec<_> = log.lines().filter(|line| !line.contains("msg=\"request ")).collect();
                 let _ = writeln!(text, "   {}", file.display());
                 for line in &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..] {
                     let _ = writeln!(text, "   {line}");

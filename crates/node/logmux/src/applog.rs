@@ -13,7 +13,7 @@ use flynn_types::id::JobId;
 
 pub(crate) use self::files::{app_key, apps_in, backups_of, log_file_name};
 use self::files::{count_messages, open_log};
-use crate::journal::{JobEntry, Journal, LogState};
+use crate::journal::{JobCursor, JobEntry, Journal, LogState};
 use crate::message::{Clock, Source, write_frame};
 use crate::published::{AppEnd, Backup};
 
@@ -251,6 +251,15 @@ impl AppLog {
         let state = &mut self.state;
         state.previous_first = state.first;
         (state.generation, state.inode, state.len, state.first) = (state.generation + 1, inode, 0, state.messages);
+        Ok(())
+    }
+
+    /// Sets a job's cursor to the begin of its output.
+    pub(crate) fn forget(&mut self, job: &JobId) -> io::Result<()> {
+        let Some(known) = self.jobs.get(job) else { return Ok(()) };
+        let anew = JobEntry { cursor: JobCursor::default(), ..known.clone() };
+        self.journal.append(&self.state, Some(&anew))?;
+        self.jobs.insert(job.clone(), anew);
         Ok(())
     }
 

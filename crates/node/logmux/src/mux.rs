@@ -136,6 +136,15 @@ impl LogMux {
         JobLog { acked, done, _cancel: cancel.drop_guard() }
     }
 
+    /// Makes ready for a job that is started once more under its id, with a new spool: its output so far stays in the log,
+    /// and the new spool is followed from its begin.
+    pub async fn forget_job(&self, job: &JobLogInfo) -> io::Result<()> {
+        let writer = Arc::clone(&self.core.writer);
+        let (app, job_id) = (app_key(job.job.meta(metadata::APP)).to_owned(), job.job_id.clone());
+        let forgotten = tokio::task::spawn_blocking(move || writer.forget(&app, &job_id)).await;
+        forgotten.unwrap_or_else(|err| Err(io::Error::other(err)))
+    }
+
     /// Lines of an app (empty: of jobs without one). A read error is the last item. Whoever reads slowly holds nobody
     /// up; what is rotated away twice before it is read is lost to this reader.
     pub fn stream(&self, app_id: &str, options: StreamOptions) -> BoxStream<'static, Result<LogLine, ReadError>> {

@@ -74,6 +74,16 @@ impl Writer {
         Ok(log.jobs.get(job).map(|job| job.cursor.clone()).unwrap_or_default())
     }
 
+    /// The job begins anew: what it wrote before stays, and its output is read from the begin.
+    pub(crate) fn forget(&self, app: &str, job: &JobId) -> io::Result<()> {
+        let mut inner = self.lock();
+        match inner.open.get_mut(app) {
+            Some(log) => log.forget(job),
+            None if self.place(app).log().exists() => AppLog::open(self.place(app))?.forget(job),
+            None => Ok(()),
+        }
+    }
+
     /// Appends lines that follow on the cursor `before` and records the job's new cursor, then announces both. After an
     /// error nothing has changed.
     pub(crate) fn commit(

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use futures_util::TryStreamExt as _;
+use futures_util::{Stream, TryStreamExt as _};
 use nix::errno::Errno;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
@@ -126,6 +126,21 @@ pub(crate) fn change(index: u32) -> LinkMessageBuilder<LinkUnspec> {
     LinkUnspec::new_with_index(index)
 }
 
+/// A whole listing. The kernel breaks one off with EBUSY when what it lists changes meanwhile; then it is asked again.
+pub(crate) async fn listed<T, L: Stream<Item = Result<T, rtnetlink::Error>>>(
+    what: &str,
+    list: impl Fn() -> L,
+) -> Result<Vec<T>, KernelError> {
+    let mut tries = 1;
+    loop {
+        let listed: Result<Vec<T>, _> = list().try_collect().await;
+        match listed.map_err(|err| KernelError::from_netlink(format!("list {what}"), err)) {
+            Err(err) if err.is_busy() && tries < LIST_TRIES => tries += 1,
+            listed => return listed,
+        }
+    }
+}
+
 impl Netlink {
     /// Opens a socket in the calling thread's network namespace; the current runtime drives it.
     pub(crate) fn open() -> Result<Self, KernelError> {
@@ -134,16 +149,10 @@ impl Netlink {
         Ok(Self { handle, connection: tokio::spawn(connection).abort_handle() })
     }
 
-    /// All interfaces. The kernel breaks a listing off when they change meanwhile; then it is asked again.
+    /// All interfaces.
     pub(crate) async fn links(&self) -> Result<Vec<Link>, KernelError> {
-        let mut tries = 0;
-        loop {
-            let links = self.handle.link().get().execute().map_ok(Link::from).try_collect().await;
-            match links.map_err(|err| KernelError::from_netlink("list interfaces", err)) {
-                Err(err) if err.is_busy() && tries < LIST_TRIES => tries += 1,
-                listed => return listed,
-            }
-        }
+        let links = listed("interfaces", || self.handle.link().get().execute()).await?;
+        Ok(links.into_iter().map(Link::from).collect())
     }
 
     pub(crate) async fn link(&self, name: &str) -> Result<Option<Link>, KernelError> {
@@ -178,14 +187,7 @@ impl Netlink {
         &self,
         index: Option<u32>,
     ) -> Result<Vec<(Ipv4Addr, u8, AddressMessage)>, KernelError> {
-        let all: Vec<AddressMessage> = self
-            .handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|err| KernelError::from_netlink("list addresses", err))?;
+        let all = listed("addresses", || self.handle.address().get().execute()).await?;
         let of_interface = all.into_iter().filter(|message| index.is_none_or(|index| message.header.index == index));
         Ok(of_interface
             .filter_map(|message| {
@@ -227,8 +229,7 @@ impl Netlink {
     /// IPv4 routes of the main table that an administrator's program or we have made.
     pub(crate) async fn routes(&self) -> Result<Vec<RouteMessage>, KernelError> {
         let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes: Result<Vec<RouteMessage>, _> = self.handle.route().get(query).execute().try_collect().await;
-        let mut routes = routes.map_err(|err| KernelError::from_netlink("list routes", err))?;
+        let mut routes = listed("routes", || self.handle.route().get(query.clone()).execute()).await?;
         routes.retain(|route| route.header.protocol != RouteProtocol::Kernel && route.header.table == 254);
         Ok(routes)
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use futures_util::TryStreamExt as _;
 use nix::errno::Errno;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVxlan};
@@ -14,7 +13,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, R
 use rtnetlink::{LinkVxlan, RouteMessageBuilder};
 
 use crate::bridge::missing;
-use crate::kernel::{Link, Netlink, change, netlink_error};
+use crate::kernel::{Link, Netlink, change, listed, netlink_error};
 use crate::lease::Peer;
 use crate::{Config, Ipv4Net, KernelError, Lease, MacAddr, proc_sys};
 
@@ -238,9 +237,8 @@ async fn entries(
     device: &Link,
     family: AddressFamily,
 ) -> Result<Vec<NeighbourMessage>, KernelError> {
-    let dump = netlink.handle.neighbours().get().set_address_family(family).execute();
-    let entries: Result<Vec<NeighbourMessage>, _> = dump.try_collect().await;
-    let mut entries = entries.map_err(|err| netlink_error("list neighbours", err))?;
+    let list = || netlink.handle.neighbours().get().set_address_family(family.clone()).execute();
+    let mut entries = listed("neighbours", list).await?;
     entries.retain(|entry| entry.header.ifindex == device.index);
     Ok(entries)
 }

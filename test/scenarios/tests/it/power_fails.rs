@@ -33,19 +33,30 @@ fn read(node: Node<'_>) -> Result<Option<Revision<u64>>, String> {
 /// A job that notes each of its starts on its volume.
 fn note_starts(node: Node<'_>) -> Job {
     let volume = block_on(node.api().create_volume("default", None)).unwrap();
-    let mut job =
-        with_volume(shell(node.host, "echo start >> /data/starts; cat /data/starts; exec sleep 100000"), &volume.id);
+    let mut job = with_volume(
+        shell(node.host, "echo start >> /data/starts; wc -l < /data/starts; exec sleep 100000"),
+        &volume.id,
+    );
     job.resurrect = true;
     job
 }
 
 /// The one running job of a host that has seen so many starts.
 fn resurrected(node: Node<'_>, volume: &str, starts: usize) -> Result<ActiveJob, String> {
-    let jobs = block_on(node.api().jobs(true)).map_err(|err| err.to_string())?;
-    let mut ours = jobs.into_values().filter(|job| job.job.config.volumes.iter().any(|bound| bound.volume == volume));
-    let (Some(job), None) = (ours.next(), ours.next()) else { return Err(format!("{}: not one job", node.host.id())) };
+    let jobs = block_on(node.api().jobs(false)).map_err(|err| err.to_string())?;
+    let ours = jobs.into_values().filter(|job| job.job.config.volumes.iter().any(|bound| bound.volume == volume));
+    let (mut active, ended): (Vec<_>, Vec<_>) = ours.partition(|job| job.status.is_active());
+    let (Some(job), true) = (active.pop(), active.is_empty()) else {
+        let ended: Vec<_> = ended.iter().map(|job| (&job.job.id, job.status, &job.error)).collect();
+        return Err(format!("{}: not one job runs; ended: {ended:?}", node.host.id()));
+    };
     let output = node.output(&job.job.id).map_err(|err| format!("{err:#}"))?.stdout;
-    if output.len() == starts { Ok(job) } else { Err(format!("{}: {output:?}", node.host.id())) }
+    // A job that ran, but was not yet recorded as running when the power went, starts again under its old id.
+    if output.last() == Some(&starts.to_string()) {
+        Ok(job)
+    } else {
+        Err(format!("{}: {output:?}, not {starts} starts", node.host.id()))
+    }
 }
 
 /// Another host's gateway answers over the overlay.

@@ -14,7 +14,7 @@ use super::runner::{Runner, describe, remove_tree};
 /// How long the end of a job's output may take to reach its log, for example while the disk is full.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between tries to write the end of a job, or to release what is busy.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const RETRIES: u32 = 20;
 
 /// Waits until an ended job's output is in its log, for a limited time.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::book::RecordError;
-use super::cleanup::logged;
+use super::cleanup::{RETRY_PAUSE, logged};
 use super::runner::{Runner, describe};
 
 /// Reconnects that run at once.
@@ -26,6 +26,8 @@ impl Runner {
     /// Lost jobs end as failed; those to be resurrected start again as copies.
     pub(crate) async fn restore(self: &Arc<Self>, host: &HostId, resurrect: bool) {
         let known = self.book.list(false);
+        // Before any job is started anew: what that one has by then would belong to nobody we know.
+        self.remove_strays(known.keys().cloned().collect()).await;
         let mut tasks = tokio::task::JoinSet::new();
         for (id, job) in known {
             if tasks.len() >= CONCURRENCY {
@@ -35,7 +37,6 @@ impl Runner {
             tasks.spawn(async move { runner.restore_job(&host, id, job, resurrect).await });
         }
         while tasks.join_next().await.is_some() {}
-        self.remove_strays().await;
     }
 
     async fn restore_job(self: &Arc<Self>, host: &HostId, id: JobId, job: ActiveJob, resurrect: bool) {
@@ -71,9 +72,15 @@ impl Runner {
             Reconnect::Lost if job.status == JobStatus::Starting => {
                 info!(job_id = %id, "job was accepted but not started, starting it");
                 let runner = Arc::clone(self);
-                // What is left of a half-built container goes first, so that it can be built anew.
+                // What is left of a half-built container goes first, so that it can be built anew. It may even have run, when
+                // the machine went down before that was recorded.
                 let start = async move {
                     runner.release(&id).await;
+                    let info = runner.log_info(&id, &job);
+                    while let Err(err) = runner.logs.forget_job(&info).await {
+                        warn!(job_id = %id, err = describe(&err), "the job's log cannot be made ready for another start");
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                    }
                     runner.spawn(id, None);
                 };
                 self.tasks.spawn(self.leaving.clone().run_until_cancelled_owned(start));
@@ -146,10 +153,9 @@ impl Runner {
         }
     }
 
-    /// Removes interfaces, mounts, run directories and containers that belong to no job we know. Call before new jobs are
-    /// accepted. Containers, which may take long to die, are removed in the background.
-    async fn remove_strays(self: &Arc<Self>) {
-        let known: BTreeSet<JobId> = self.book.list(false).into_keys().collect();
+    /// Removes interfaces, mounts, run directories and containers that belong to no job we know. Call before jobs are
+    /// started. Containers, which may take long to die, are removed in the background.
+    async fn remove_strays(self: &Arc<Self>, known: BTreeSet<JobId>) {
         let network = self.network.borrow().clone();
         if let Some(network) = network {
             network.leftovers(&known).await;

@@ -104,6 +104,36 @@ async fn following_again_what_is_complete_adds_nothing() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_started_once_more_is_followed_from_its_begin() {
+    for restarted in [false, true] {
+        let host = Host::new();
+        let mux = host.mux().await;
+        let mut spool = host.spool("host1-a");
+        let log = mux.follow_job(host.job("host1-a", APP), spool.progress());
+        spool.write(1, b"one\ntwo\n");
+        until("the output", || (texts(&host).len() == 2).then_some(())).await;
+        drop((log, spool));
+        mux.shutdown().await;
+        std::fs::remove_dir_all(host.job("host1-a", APP).run_dir).unwrap();
+
+        let mut mux = host.mux().await;
+        mux.forget_job(&host.job("host1-a", APP)).await.unwrap();
+        mux.forget_job(&host.job("host1-b", "another")).await.unwrap();
+        if restarted {
+            mux.shutdown().await;
+            mux = host.mux().await;
+        }
+        let mut spool = host.spool("host1-a");
+        let log = mux.follow_job(host.job("host1-a", APP), spool.progress());
+        spool.write(1, b"three\n");
+        spool.close();
+        in_time("all output", log.finished()).await;
+        assert_eq!(texts(&host), ["one", "two", "three"]);
+        mux.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn output_that_was_dropped_is_counted_in_the_log() {
     let host = Host::new();
     let mux = host.mux().await;
