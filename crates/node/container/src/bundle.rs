@@ -11,12 +11,15 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use crate::filter::Instruction;
+
 /// OCI runtime configuration; libcontainer wants this name.
 pub(crate) const OCI_CONFIG: &str = "config.json";
 /// The init's configuration, bound into the container. Holds the job's secrets: mode 0600.
 pub(crate) const INIT_CONFIG: &str = "init.json";
 /// [`SupervisorConfig`].
 pub(crate) const SUPERVISOR_CONFIG: &str = "supervisor.json";
+const SUPERVISOR_CONFIG_NEW: &str = "supervisor.json.tmp";
 /// Where the supervisor and after it the monitor write what they cannot say otherwise.
 pub(crate) const SUPERVISOR_LOG: &str = "supervisor.log";
 /// Directory that job and host share, bound to `/.container-shared`.
@@ -27,10 +30,11 @@ pub(crate) const RUNTIME: &str = "runtime";
 pub(crate) const CONTAINER_PID: &str = "container.pid";
 
 /// All that [`crate::Runtime::start`] and the processes after it leave in a run directory, without the spool.
-pub(crate) const LEFT: [&str; 10] = [
+pub(crate) const LEFT: [&str; 11] = [
     OCI_CONFIG,
     INIT_CONFIG,
     SUPERVISOR_CONFIG,
+    SUPERVISOR_CONFIG_NEW,
     SUPERVISOR_LOG,
     CONTAINER_PID,
     files::MONITOR_CONFIG,
@@ -56,6 +60,8 @@ pub(crate) struct SupervisorConfig {
     pub(crate) device_program: Option<DeviceProgram>,
     /// `memory.oom_control` of the container (version 1), for a notification descriptor.
     pub(crate) oom_control: Option<PathBuf>,
+    /// System calls that the container may make; `None` for all.
+    pub(crate) filter: Option<Vec<Instruction>>,
     /// Hard limits that the job may want to reach: (resource name, value).
     pub(crate) hard_limits: Vec<(String, u64)>,
     /// The container shares the host's network, whose traffic is not its own.
@@ -93,6 +99,13 @@ pub(crate) enum Outcome {
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(content)
+}
+
+/// Replaces the supervisor's configuration at once: the supervisor may read it at any moment.
+pub(crate) fn save(run_dir: &Path, config: &SupervisorConfig) -> io::Result<()> {
+    let temporary = run_dir.join(SUPERVISOR_CONFIG_NEW);
+    write_private(&temporary, &serde_json::to_vec(config)?)?;
+    std::fs::rename(temporary, run_dir.join(SUPERVISOR_CONFIG))
 }
 
 pub(crate) fn load(run_dir: &Path) -> io::Result<SupervisorConfig> {

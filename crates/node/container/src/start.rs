@@ -1,14 +1,16 @@
 //! Starting a container.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use flynn_types::id::JobId;
 use flynn_types::init::{InitState, MonitorConfig, files};
-use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, ChildStdin, Command};
 use tracing::debug;
 
 use crate::bundle::{self, Outcome, SupervisorConfig};
@@ -75,68 +77,89 @@ pub enum StartError {
     Init(String),
 }
 
+/// A supervisor process that is ready to build a container. Dropped instead of used, the process ends.
+#[derive(Debug)]
+pub struct Supervisor {
+    runtime: Runtime,
+    run_dir: PathBuf,
+    process: Child,
+    /// A byte lets it begin, the end makes it end.
+    begin: ChildStdin,
+}
+
 impl Runtime {
     /// Builds the container and returns when its init process waits to be resumed. On error nothing of it is left but
     /// the run directory itself.
     pub async fn start(&self, spec: ContainerSpec) -> Result<Container, StartError> {
-        let run_dir = spec.run_dir.clone();
-        let started = self.try_start(spec).await;
-        if started.is_err() {
-            self.destroy(&run_dir).await;
-        }
-        started
+        self.supervisor(&spec.job_id, &spec.run_dir, &spec.partition).await?.start(spec).await
     }
 
-    async fn try_start(&self, spec: ContainerSpec) -> Result<Container, StartError> {
-        let run_dir = spec.run_dir.clone();
-        if let Some(cgroup) = self.cgroup_of(&run_dir)
+    /// Starts the process that is to build the job's container, in a run directory that is made or emptied for it. It
+    /// gets ready while its caller makes root file system and network; moving to its cgroup alone may take the kernel
+    /// ten milliseconds.
+    pub async fn supervisor(&self, job_id: &JobId, run_dir: &Path, partition: &str) -> Result<Supervisor, StartError> {
+        if let Some(cgroup) = self.cgroup_of(run_dir)
             && self.inner.cgroups.exists(&cgroup)
         {
-            debug!(job_id = %spec.job_id, "removing an earlier container of the job");
-            self.destroy(&run_dir).await;
+            debug!(%job_id, "removing an earlier container of the job");
+            self.destroy(run_dir).await;
         }
-        let runtime = self.clone();
-        tokio::task::spawn_blocking(move || runtime.prepare(&spec))
-            .await
-            .map_err(|err| StartError::Create(err.to_string()))??;
-        match self.supervise(&run_dir).await? {
-            Outcome::Started(_) => {}
-            Outcome::Failed(reason) => return Err(StartError::Create(reason)),
-        }
-        let container = Container::connect(&run_dir).await.map_err(StartError::Connect)?;
-        wait_for_init(&container).await?;
-        Ok(container)
+        let config = SupervisorConfig {
+            container_id: job_id.to_string(),
+            init_binary: self.inner.config.init_binary.clone(),
+            cgroup: self.inner.cgroups.container(partition, job_id.as_str()),
+            monitor_cgroups: self.inner.cgroups.monitor_directories()?,
+            ..SupervisorConfig::default()
+        };
+        let directory = run_dir.to_owned();
+        let made = blocking(move || {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            remove_files(&directory);
+            std::fs::create_dir(directory.join(bundle::SHARED))?;
+            bundle::save(&directory, &config)?;
+            bundle::open_log(&directory)
+        });
+        let in_run_dir = |source| StartError::RunDir { path: run_dir.to_owned(), source };
+        self.spawn(run_dir, made.await?.map_err(in_run_dir)?)
+    }
+
+    fn spawn(&self, run_dir: &Path, log: File) -> Result<Supervisor, StartError> {
+        let command = &self.inner.config.supervisor;
+        let failed = |source| StartError::Spawn { command: command.join(" "), source };
+        let [program, arguments @ ..] = command.as_slice() else { return Err(failed(io::ErrorKind::NotFound.into())) };
+        // An empty environment: LISTEN_FDS of a socket-activated daemon would change which descriptors the container
+        // inherits, and the rest is nobody's business.
+        let mut process = Command::new(program)
+            .args(arguments)
+            .arg(run_dir)
+            .env_clear()
+            .current_dir("/")
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(failed)?;
+        let begin = process.stdin.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+        Ok(Supervisor { runtime: self.clone(), run_dir: run_dir.to_owned(), process, begin })
     }
 
     /// Writes everything that supervisor, monitor and init read.
-    fn prepare(&self, spec: &ContainerSpec) -> Result<(), StartError> {
+    fn describe(&self, spec: &ContainerSpec) -> Result<(), StartError> {
         let run_dir = spec.run_dir.as_path();
         let cgroups = &self.inner.cgroups;
         check_sources(spec)?;
         let in_run_dir = |source| StartError::RunDir { path: run_dir.to_owned(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir).map_err(in_run_dir)?;
-        remove_files(run_dir);
-        std::fs::create_dir(run_dir.join(bundle::SHARED)).map_err(in_run_dir)?;
         let granted = profile::grant(&spec.profiles)?;
         // Recorded before anything else can fail: the loop device must be found again.
-        let mut supervisor = SupervisorConfig {
-            container_id: spec.job_id.to_string(),
-            init_binary: self.inner.config.init_binary.clone(),
-            cgroup: cgroups.container(&spec.partition, spec.job_id.as_str()),
-            host_network: spec.netns.is_none(),
-            loop_device: granted.loop_device,
-            ..SupervisorConfig::default()
-        };
-        let save = |supervisor: &SupervisorConfig| write_json(&run_dir.join(bundle::SUPERVISOR_CONFIG), supervisor);
-        save(&supervisor).map_err(in_run_dir)?;
+        let mut supervisor = bundle::load(run_dir).map_err(in_run_dir)?;
+        (supervisor.host_network, supervisor.loop_device) = (spec.netns.is_none(), granted.loop_device);
+        bundle::save(run_dir, &supervisor).map_err(in_run_dir)?;
         let rules = oci::device_rules(spec, &granted);
-        supervisor.monitor_cgroups = cgroups.monitor_directories()?;
         supervisor.cgroup_writes = cgroups.limits(&supervisor.cgroup, &spec.limits, &rules);
         supervisor.device_program = cgroups.device_program(&supervisor.cgroup, rules);
         supervisor.oom_control = cgroups.oom_control(&supervisor.cgroup);
         supervisor.hard_limits = spec.init.rlimits.iter().map(|(name, _, hard)| (name.clone(), *hard)).collect();
-        save(&supervisor).map_err(in_run_dir)?;
-
         let host = oci::HostFacts {
             upper_dir: oci::upper_dir(&spec.rootfs),
             cgroup_mounts: cgroups.container_mounts(&supervisor.cgroup),
@@ -146,6 +169,8 @@ impl Runtime {
             init_binary: self.inner.config.init_binary.clone(),
         };
         let config = oci::config(spec, &granted, &supervisor.cgroup, &host)?;
+        supervisor.filter = oci::filter(spec, &granted, &host)?.map(|policy| policy.program());
+        bundle::save(run_dir, &supervisor).map_err(in_run_dir)?;
         let monitor = MonitorConfig {
             job_id: spec.job_id.to_string(),
             tty: spec.init.tty,
@@ -162,30 +187,39 @@ impl Runtime {
         write_json(&run_dir.join(bundle::INIT_CONFIG), &spec.init).map_err(in_run_dir)?;
         write_json(&run_dir.join(files::MONITOR_CONFIG), &monitor).map_err(in_run_dir)
     }
+}
 
-    /// Runs the supervisor until it has built the container and become the monitor, or failed.
-    async fn supervise(&self, run_dir: &Path) -> Result<Outcome, StartError> {
-        let [program, arguments @ ..] = self.inner.config.supervisor.as_slice() else {
-            return Err(StartError::Create("no supervisor command is configured".into()));
-        };
-        let in_run_dir = |source| StartError::RunDir { path: run_dir.to_owned(), source };
-        let log = bundle::open_log(run_dir).map_err(in_run_dir)?;
-        // An empty environment: LISTEN_FDS of a socket-activated daemon would change which descriptors the container
-        // inherits, and the rest is nobody's business.
-        let mut supervisor = Command::new(program)
-            .args(arguments)
-            .arg(run_dir)
-            .env_clear()
-            .current_dir("/")
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .map_err(|source| StartError::Spawn { command: self.inner.config.supervisor.join(" "), source })?;
+impl Supervisor {
+    /// Builds the container and returns when its init process waits to be resumed. The specification names the run
+    /// directory, job and partition of this supervisor. On error nothing of it is left but the run directory itself.
+    pub async fn start(self, spec: ContainerSpec) -> Result<Container, StartError> {
+        let (runtime, run_dir) = (self.runtime.clone(), self.run_dir.clone());
+        let started = self.try_start(spec).await;
+        if started.is_err() {
+            runtime.destroy(&run_dir).await;
+        }
+        started
+    }
+
+    async fn try_start(self, spec: ContainerSpec) -> Result<Container, StartError> {
+        let (runtime, run_dir) = (self.runtime.clone(), self.run_dir.clone());
+        blocking(move || runtime.describe(&spec)).await??;
+        match self.build().await? {
+            Outcome::Started(_) => {}
+            Outcome::Failed(reason) => return Err(StartError::Create(reason)),
+        }
+        let container = Container::connect(&run_dir).await.map_err(StartError::Connect)?;
+        wait_for_init(&container).await?;
+        Ok(container)
+    }
+
+    /// Lets the process build the container and become the monitor, or fail.
+    async fn build(self) -> Result<Outcome, StartError> {
+        let Self { runtime: _, run_dir, mut process, mut begin } = self;
+        let _ = begin.write_all(b"\n").await; // one that ended meanwhile says why
         let mut said = Vec::new();
         let listening = async {
-            match supervisor.stdout.take() {
+            match process.stdout.take() {
                 Some(stdout) => stdout.take(MAX_OUTCOME_LEN).read_to_end(&mut said).await,
                 None => Ok(0),
             }
@@ -194,14 +228,18 @@ impl Runtime {
             Ok(Ok(_)) => {}
             Ok(Err(err)) => return Err(StartError::Create(format!("listening to the supervisor: {err}"))),
             Err(_) => {
-                let _ = supervisor.start_kill();
+                let _ = process.start_kill();
                 return Err(StartError::Timeout);
             }
         }
         // Dropped without waiting: tokio reaps the monitor when it ends, as long as this daemon is its parent.
-        drop(supervisor);
-        serde_json::from_slice(&said).or_else(|_| Ok(Outcome::Failed(last_log_line(run_dir))))
+        drop(process);
+        serde_json::from_slice(&said).or_else(|_| Ok(Outcome::Failed(last_log_line(&run_dir))))
     }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(work).await.map_err(|err| StartError::Create(err.to_string()))
 }
 
 /// What a supervisor that ended without an outcome wrote last.

@@ -10,7 +10,6 @@
 //! 7 read end of the init log, 8 the listening control socket, 9 the out-of-memory event descriptor (version 1) or
 //! `/dev/null`. Nothing else is inherited by either.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::ffi::CString;
 use std::fs::File;
@@ -22,12 +21,16 @@ use std::path::{Path, PathBuf};
 use flynn_types::init::{CONTROL_FD, INHERITED_FDS, JOB_STDERR_FD, JOB_STDIN_FD, JOB_STDOUT_FD};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
+use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::workload::default::get_executor;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
 use crate::bundle::{self, Outcome, SupervisorConfig};
+use crate::filter::Instruction;
 use crate::{sys, wire};
 
 /// Descriptors below this number are laid out for container and monitor; all others are made above it.
@@ -46,10 +49,15 @@ pub fn supervise(run_dir: &Path) -> i32 {
         Ok(report) => report,
         Err(_) => return 1,
     };
-    let Err(err) = run(run_dir, &report);
-    say(&report, &Outcome::Failed(err.to_string()));
+    match run(run_dir, &report) {
+        Ok(Unwanted) => {}
+        Err(err) => say(&report, &Outcome::Failed(err.to_string())),
+    }
     1
 }
+
+/// The daemon needs no container, or is gone.
+struct Unwanted;
 
 /// Why the container could not be built; the text is for the job's owner.
 #[derive(Debug, thiserror::Error)]
@@ -76,14 +84,18 @@ fn say(report: &OwnedFd, outcome: &Outcome) {
     }
 }
 
-fn run(run_dir: &Path, report: &OwnedFd) -> Result<Infallible, SuperviseError> {
+fn run(run_dir: &Path, report: &OwnedFd) -> Result<Unwanted, SuperviseError> {
     sys::detach(report.as_fd()).map_err(io("leave the daemon's session"))?;
     bundle::record_monitor(run_dir).map_err(io("record the supervisor"))?;
-    let config = bundle::load(run_dir).map_err(io("read the supervisor's configuration"))?;
-    for directory in &config.monitor_cgroups {
+    let load = || bundle::load(run_dir).map_err(io("read the supervisor's configuration"));
+    for directory in load()?.monitor_cgroups {
         crate::cgroup::write(&directory.join("cgroup.procs"), "0")
             .map_err(io(format!("move the supervisor to cgroup {}", directory.display())))?;
     }
+    if !wanted().map_err(io("wait for the daemon"))? {
+        return Ok(Unwanted);
+    }
+    let config = load()?;
     sys::raise_hard_limits(&config.hard_limits);
     let oom_score = normal_oom_score();
 
@@ -108,6 +120,18 @@ fn run(run_dir: &Path, report: &OwnedFd) -> Result<Infallible, SuperviseError> {
     streams.lay_out_for_monitor(oom_events.as_fd()).inspect_err(|_| sys::kill_and_reap(pid))?;
     say(report, &Outcome::Started(pid));
     Err(become_monitor(&config.init_binary, run_dir, pid))
+}
+
+/// Waits until the daemon has everything in place.
+fn wanted() -> io::Result<bool> {
+    let mut byte = [0];
+    loop {
+        match rustix::io::read(rustix::stdio::stdin(), &mut byte) {
+            Ok(read) => return Ok(read > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
 }
 
 /// Everything that container and monitor talk over. All descriptors are above the laid out ones and close on exec.
@@ -148,6 +172,7 @@ impl Streams {
 
     fn lay_out_for_container(&self) -> Result<(), SuperviseError> {
         lay_out(&[
+            (&self.null, 0),
             (&self.control.1, CONTROL_FD),
             (&self.stdin.0, JOB_STDIN_FD),
             (&self.stdout.1, JOB_STDOUT_FD),
@@ -202,8 +227,32 @@ fn build(
     let built = ContainerBuilder::new(config.container_id.clone(), SyscallType::default())
         .with_root_path(run_dir.join(bundle::RUNTIME))
         .map(|builder| builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr).with_preserved_fds(inherited))
+        .map(|builder| builder.with_executor(Filtered { filter: config.filter.clone() }))
         .and_then(|builder| builder.as_init(run_dir).with_systemd(false).with_detach(false).build());
     built.map_err(|err| SuperviseError::Container(explain(&err)))
+}
+
+/// Runs the container's init under its system call filter.
+#[derive(Clone)]
+struct Filtered {
+    filter: Option<Vec<Instruction>>,
+}
+
+impl Executor for Filtered {
+    /// Called in the container's process, the last that may fail the container's creation. Needs no right, since the
+    /// process can gain no privileges any more.
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        if let Some(filter) = &self.filter {
+            sys::install_filter(filter).map_err(|err| {
+                ExecutorValidationError::ArgValidationError(format!("restrict the job's system calls: {err}"))
+            })?;
+        }
+        get_executor().validate(spec)
+    }
+
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        get_executor().exec(spec)
+    }
 }
 
 /// Limits and device list, now that the container's cgroup exists and before its own program runs.

@@ -11,6 +11,8 @@ use nix::libc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::filter::Instruction;
+
 pub(crate) use device_program::attach_device_program;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -45,6 +47,17 @@ pub(crate) fn detach(keep: BorrowedFd<'_>) -> io::Result<()> {
         check(unsafe { libc::close_range(first, last, 0) })?;
     }
     Ok(())
+}
+
+/// Puts this process, and all that come from it, under a system call filter. See seccomp(2).
+pub(crate) fn install_filter(filter: &[Instruction]) -> io::Result<()> {
+    let mut program: Vec<libc::sock_filter> =
+        filter.iter().map(|&Instruction(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
+    let len = libc::c_ushort::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the instructions that the pointers lead to, which live until the call returns.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Kills a child and takes note of its end.

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 pub(crate) use devices::{DeviceRule, device_rules};
 pub(crate) use host::{CgroupMount, HostFacts, apparmor_profile_loaded, has_file_system, upper_dir};
 
+use crate::filter::Policy;
 use crate::profile::Granted;
 use crate::spec::ContainerSpec;
 
@@ -85,17 +86,13 @@ pub(crate) fn config(
     if !host.cgroup_mounts.is_empty() && !spec.writeable_cgroups {
         readonly.push(mounts::CGROUP_PATH);
     }
-    let mut linux = json!({
+    let linux = json!({
         "namespaces": namespaces(spec)?,
         "cgroupsPath": cgroup,
         "devices": devices::created(spec, granted)?,
         "maskedPaths": MASKED_PATHS,
         "readonlyPaths": readonly,
     });
-    // Who may administer the system is not held by a filter.
-    if !capabilities.iter().any(|capability| capability == "CAP_SYS_ADMIN") {
-        linux["seccomp"] = seccomp::profile(&capabilities, spec.builder);
-    }
     let mut config = json!({
         "ociVersion": "1.2.0",
         "root": { "path": text(&spec.rootfs)?, "readonly": false },
@@ -107,6 +104,13 @@ pub(crate) fn config(
         config["hostname"] = json!(spec.hostname);
     }
     Ok(config)
+}
+
+/// The container's system call filter. Who may administer the system is not held by one.
+pub(crate) fn filter(spec: &ContainerSpec, granted: &Granted, host: &HostFacts) -> Result<Option<Policy>, InvalidSpec> {
+    let capabilities = capabilities::of(spec, granted, host.capabilities)?;
+    let administers = capabilities.iter().any(|capability| *capability == "CAP_SYS_ADMIN");
+    Ok((!administers).then(|| seccomp::policy(&capabilities, spec.builder)))
 }
 
 fn namespaces(spec: &ContainerSpec) -> Result<Vec<Value>, InvalidSpec> {

@@ -4,10 +4,10 @@
 //! EPERM would make them give up (glibc does so for calls that are newer than the list). What is refused on purpose
 //! fails with EPERM (spec flynn-host section 6.8).
 
-use serde_json::{Value, json};
+use crate::filter::{Condition, Policy, Rule, Verdict};
 
-const EPERM: u32 = 1;
-const ENOSYS: u32 = 38;
+const EPERM: u16 = 1;
+const ENOSYS: u16 = 38;
 
 /// All CLONE_NEW* flags of clone(2): a new namespace would give back the rights that the container lacks.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
@@ -91,7 +91,7 @@ const BY_CAPABILITY: [(&str, &[&str]); 8] = [
 ];
 
 /// The filter of a container with these capabilities.
-pub(super) fn profile(capabilities: &[String], builder: bool) -> Value {
+pub(super) fn policy(capabilities: &[String], builder: bool) -> Policy {
     let mut regained: Vec<&str> = Vec::new();
     for (capability, calls) in BY_CAPABILITY {
         if capabilities.iter().any(|held| held == capability) {
@@ -101,39 +101,19 @@ pub(super) fn profile(capabilities: &[String], builder: bool) -> Value {
     if builder {
         regained.extend(BUILDER);
     }
-    let refused: Vec<&str> = REFUSED.iter().filter(|call| !regained.contains(call)).copied().collect();
-    let allowed: Vec<&str> = ALLOWED.iter().chain(&regained).copied().collect();
-    let mut rules = vec![
-        json!({ "names": allowed, "action": "SCMP_ACT_ALLOW" }),
-        json!({ "names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM }),
-        json!({
-            "names": ["clone"],
-            "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": 0, "value": CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }],
-        }),
-        json!({
-            "names": ["socket"],
-            "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE" }],
-        }),
-    ];
-    rules.extend(PERSONALITIES.map(|value| {
-        json!({
-            "names": ["personality"],
-            "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }],
-        })
-    }));
-    let mut profile = json!({
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": ENOSYS,
-        "syscalls": rules,
-    });
-    // Programs for the smaller word size run too, where the processor has one.
-    if cfg!(target_arch = "x86_64") {
-        profile["architectures"] = json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]);
-    } else if cfg!(target_arch = "aarch64") {
-        profile["architectures"] = json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]);
+    let refused = REFUSED.iter().filter(|call| !regained.contains(call)).copied();
+    let always = |name, verdict| Rule { name, when: None, verdict };
+    let mut rules: Vec<Rule> = refused.map(|name| always(name, Verdict::Errno(EPERM))).collect();
+    rules.extend(ALLOWED.iter().chain(&regained).map(|name| always(name, Verdict::Allow)));
+    let mut allow_when = |name, mask, value, equal| {
+        let when = Some(Condition { argument: 0, mask, value, equal });
+        rules.push(Rule { name, when, verdict: Verdict::Allow });
+    };
+    allow_when("clone", CLONE_NAMESPACES, 0, true);
+    // The kernel looks at 32 bits only.
+    allow_when("socket", u64::from(u32::MAX), AF_VSOCK, false);
+    for value in PERSONALITIES {
+        allow_when("personality", u64::MAX, value, true);
     }
-    profile
+    Policy { rules, otherwise: Verdict::Errno(ENOSYS) }
 }

@@ -1,6 +1,8 @@
 use flynn_types::host;
 use serde_json::{Value, json};
 
+use crate::filter::{Policy, Verdict};
+
 use super::*;
 use crate::spec::{Limits, Mount};
 
@@ -104,18 +106,26 @@ fn namespaces_are_private_unless_asked_otherwise() {
 
 #[test]
 fn the_filter_holds_all_but_administrators() {
-    let filter = |change: fn(&mut ContainerSpec)| configured(change)["linux"]["seccomp"].clone();
-    let names = |filter: &Value, rule: usize| filter["syscalls"][rule]["names"].as_array().unwrap().clone();
-    let app = filter(|_| {});
-    assert!(names(&app, 1).contains(&json!("mount")) && names(&app, 1).contains(&json!("chroot")));
-    assert!(!names(&app, 0).contains(&json!("mount")) && names(&app, 0).contains(&json!("openat")));
-    let builder = filter(|spec| spec.builder = true);
-    assert!(names(&builder, 0).contains(&json!("mount")) && names(&builder, 0).contains(&json!("chroot")));
-    assert!(!names(&builder, 1).contains(&json!("mount")));
-    assert!(filter(|spec| spec.capabilities = Some(vec!["CAP_SYS_ADMIN".into()])).is_null());
-    // libseccomp refuses a call that is both allowed and refused
-    for filter in [&app, &builder] {
-        assert!(names(filter, 0).iter().all(|name| !names(filter, 1).contains(name)));
+    let filter = |change: fn(&mut ContainerSpec)| {
+        let mut spec = spec();
+        change(&mut spec);
+        filter(&spec, &Granted::default(), &host()).unwrap()
+    };
+    let rules = |policy: &Policy, name: &str| -> Vec<Verdict> {
+        policy.rules.iter().filter(|rule| rule.name == name).map(|rule| rule.verdict).collect()
+    };
+    let app = filter(|_| {}).unwrap();
+    for (name, verdict) in [("openat", Verdict::Allow), ("mount", Verdict::Errno(1)), ("chroot", Verdict::Errno(1))] {
+        assert_eq!(rules(&app, name), [verdict], "{name}");
+    }
+    assert_eq!(rules(&app, "no_such_call"), []);
+    let builder = filter(|spec| spec.builder = true).unwrap();
+    assert_eq!((rules(&builder, "mount"), rules(&builder, "chroot")), (vec![Verdict::Allow], vec![Verdict::Allow]));
+    assert!(filter(|spec| spec.capabilities = Some(vec!["CAP_SYS_ADMIN".into()])).is_none());
+    for policy in [&app, &builder] {
+        for rule in &policy.rules {
+            assert!(rules(policy, rule.name).windows(2).all(|pair| pair[0] == pair[1]), "{} twice", rule.name);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a job's container is built from: layers, root file system, volumes, network, and the init's configuration.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use flynn_container::{ContainerSpec, Limits};
@@ -29,20 +29,22 @@ impl Runner {
         address: Option<Ipv4Addr>,
     ) -> Result<ContainerSpec, String> {
         let run_dir = self.run_dir(id);
-        create_private_dir(&run_dir).map_err(|err| format!("create run directory {}: {err}", run_dir.display()))?;
-        let root = self.root_file_system(id, job).await?;
         let mut init = self.init_config(id, job);
-        let netns = match (network, address) {
-            (Some(network), Some(address)) => {
-                let path = run_dir.join(init::files::NETNS);
-                let attachment = network.attach(id, address, &path).await.map_err(|err| describe(&err))?;
-                init.mac = attachment.mac.to_string();
-                init.ip = format!("{}/{}", attachment.ip, attachment.prefix_len);
-                init.gateway = attachment.gateway.to_string();
-                Some(path)
-            }
-            _ => None,
+        let attached = async {
+            let (Some(network), Some(address)) = (network, address) else { return Ok(None) };
+            let path = run_dir.join(init::files::NETNS);
+            let attachment = network.attach(id, address, &path).await.map_err(|err| describe(&err))?;
+            Ok::<_, String>(Some((attachment, path)))
         };
+        // Both to their ends, also when one fails: what is half made would be made behind the back of the cleaning up.
+        let (root, attached) = tokio::join!(self.root_file_system(id, job), attached);
+        let (root, attached) = (root?, attached?);
+        let netns = attached.map(|(attachment, path)| {
+            init.mac = attachment.mac.to_string();
+            init.ip = format!("{}/{}", attachment.ip, attachment.prefix_len);
+            init.gateway = attachment.gateway.to_string();
+            path
+        });
         let config = &job.job.config;
         Ok(ContainerSpec {
             job_id: id.clone(),
@@ -141,9 +143,4 @@ impl Runner {
     pub(super) fn log_info(&self, id: &JobId, job: &ActiveJob) -> JobLogInfo {
         JobLogInfo { job_id: id.clone(), job: job.job.clone(), run_dir: self.run_dir(id) }
     }
-}
-
-fn create_private_dir(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
