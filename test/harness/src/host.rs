@@ -183,7 +183,8 @@ impl Host<'_> {
         anyhow::ensure!(self.cluster.record().disk_bytes.is_some(), "{} has no disk of its own", self.id());
         // FS_IOC_SHUTDOWN without writing the journal: from now on nothing reaches the disk, not even at the unmount.
         // Every Debian has this interpreter; xfs_io does the same.
-        let shutdown = r#"open(F, "<", $ARGV[0]) or die $!; my $how = pack("L", 2); ioctl(F, 0x8004587d, $how) or die $!"#;
+        let shutdown =
+            r#"open(F, "<", $ARGV[0]) or die $!; my $how = pack("L", 2); ioctl(F, 0x8004587d, $how) or die $!"#;
         let mut command = self.command_in("perl")?;
         let command = command.args(["-e", shutdown]).arg(self.dir().join("state")).stdin(Stdio::null());
         let output = command.output().context("run nsenter")?;

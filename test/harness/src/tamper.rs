@@ -114,7 +114,8 @@ impl Tampered {
         command.args(tampering.arguments()).arg("-p").arg(process.pid.to_string());
         let errors = std::fs::File::create(log.with_extension("strace-errors"))?;
         let strace = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn();
-        let mut tampered = Self { strace: strace.context("run strace (script/setup installs it)")?, log: log.to_owned() };
+        let mut tampered =
+            Self { strace: strace.context("run strace (script/setup installs it)")?, log: log.to_owned() };
         wait_until(ATTACH, &format!("strace has process {}", process.pid), || {
             if let Ok(Some(status)) = tampered.strace.try_wait() {
                 return Err(format!("it ended: {status}: {}", tampered.errors()));

@@ -16,7 +16,7 @@ use crate::cluster::{Roster, answer_announce};
 use crate::config::Config;
 use crate::consensus::{Consensus, ConsensusView, Member, WriteError};
 use crate::liveness::{Batcher, Leases};
-use crate::peer::{Beat, BeatOutcome, Contacts, CallError, Envelope, Message, Reply, Request, Transport, WriteReply};
+use crate::peer::{Beat, BeatOutcome, CallError, Contacts, Envelope, Message, Reply, Request, Transport, WriteReply};
 use crate::registry::{Applied, Command, Reply as Outcome};
 use crate::replica::Replica;
 

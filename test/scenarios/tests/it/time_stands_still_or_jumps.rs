@@ -74,7 +74,7 @@ fn a_frozen_daemon_costs_no_instance_and_no_job() {
     // Most are short, so that there can be many.
     let longest = if repeats() >= 100 { 60 } else { 15 };
     for round in 0..repeats() {
-        let seconds = random.random_range(1..=if round % 10 == 9 { longest } else { SHORT_FREEZE });
+        let seconds = random.random_range(1..=if round % 20 == 9 { longest } else { SHORT_FREEZE });
         let frozen = cluster.host(random.random_range(0..3));
         frozen.freeze().unwrap();
         let held = hold(Duration::from_secs(seconds), "no instance is down", || steady.undisturbed());
