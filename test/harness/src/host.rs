@@ -177,6 +177,22 @@ impl Host<'_> {
         self.update(|record| record.init = None)
     }
 
+    /// Power cut of a host with a disk of its own ([`crate::ClusterOptions::disk_bytes`]) in which that keeps only what
+    /// it was told to: what was written but not synced is lost.
+    pub fn lose_power(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.cluster.record().disk_bytes.is_some(), "{} has no disk of its own", self.id());
+        // FS_IOC_SHUTDOWN without writing the journal: from now on nothing reaches the disk, not even at the unmount.
+        // Every Debian has this interpreter; xfs_io does the same.
+        let shutdown =
+            r#"open(F, "<", $ARGV[0]) or die $!; my $how = pack("L", 2); ioctl(F, 0x8004587d, $how) or die $!"#;
+        let mut command = self.command_in("perl")?;
+        let command = command.args(["-e", shutdown]).arg(self.dir().join("state")).stdin(Stdio::null());
+        let output = command.output().context("run nsenter")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "shut the file system of {} down: {}", self.id(), said.trim());
+        self.kill()
+    }
+
     /// Waits for the process that waits for process 1.
     pub(crate) fn collect(&self) {
         let child = self.handle().child.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -195,15 +211,40 @@ impl Host<'_> {
 
     /// Starts the daemon without waiting for anything.
     pub fn launch_daemon(&self) -> anyhow::Result<()> {
+        self.launch(&[]).map(drop)
+    }
+
+    /// The daemon's command, with `wrapper` before it.
+    fn launch(&self, wrapper: &[&str]) -> anyhow::Result<DaemonState> {
         let init = self.up()?;
+        if self.daemon_processes().is_empty() {
+            self.wait_end_noted()?;
+        }
         let record = self.cluster.record().clone();
+        let wrapper = wrapper.iter().map(|word| (*word).to_owned());
         let request = Request::Start {
-            command: self.command(&record)?,
+            command: wrapper.chain(self.command(&record)?).collect(),
             env: self.daemon_env(&record)?,
             log: self.dir().join("log/daemon.out"),
         };
-        ask(init, &request).with_context(|| format!("start the daemon of {}", self.id()))?;
-        Ok(())
+        ask(init, &request).with_context(|| format!("start the daemon of {}", self.id()))
+    }
+
+    /// Starts what will be the daemon when it gets SIGCONT.
+    pub(crate) fn launch_stopped(&self) -> anyhow::Result<ProcessId> {
+        anyhow::ensure!(self.daemon_processes().is_empty(), "the daemon of {} runs already", self.id());
+        let started = match self.launch(&["/bin/sh", "-c", "kill -STOP $$; exec \"$@\"", "sh"])? {
+            DaemonState::Running(pid) => Some(pid),
+            other => bail!("the daemon of {} was not started: {other:?}", self.id()),
+        };
+        let inode = namespace(self.up()?.pid, "pid").context("the host has gone")?;
+        wait_until(PROBE, "the process that becomes the daemon has stopped", || {
+            let found = in_namespaces("pid", &[inode]).into_iter().find(|process| inner_pid(process.id) == started);
+            match found {
+                Some(process) if process.id.is_stopped() => Ok(process.id),
+                other => Err(format!("{other:?}")),
+            }
+        })
     }
 
     fn command(&self, record: &Record) -> anyhow::Result<Vec<String>> {
@@ -367,7 +408,11 @@ impl Host<'_> {
 
     fn end_daemon(&self, signal: Signal) -> anyhow::Result<()> {
         self.signal_daemon(signal)?.into_iter().try_for_each(ProcessId::wait_gone)?;
-        // Process 1 starts another only when it knows that this one has ended.
+        self.wait_end_noted()
+    }
+
+    /// Waits until process 1 knows that the daemon has ended: before that it starts no other.
+    fn wait_end_noted(&self) -> anyhow::Result<()> {
         let init = self.up()?;
         wait_until(PROBE, "the daemon's end is noted", || match ask(init, &Request::Status) {
             Ok(DaemonState::Running(pid)) => Err(format!("process {pid} runs")),

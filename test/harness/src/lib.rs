@@ -35,10 +35,12 @@ mod process;
 mod programs;
 mod proxy;
 mod record;
+mod tamper;
 mod wait;
 
 pub use cluster::Cluster;
 pub use host::{Host, HostState};
 pub use options::{ClusterOptions, Daemon, Ready};
 pub use process::ProcessId;
+pub use tamper::{Call, Effect, Tampered, Tampering};
 pub use wait::{repeats, wait_until};

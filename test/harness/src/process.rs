@@ -32,6 +32,11 @@ impl ProcessId {
         state_and_start(self.pid).is_some_and(|(state, start)| start == self.start && state != 'Z' && state != 'X')
     }
 
+    /// Whether it was stopped by a signal.
+    pub(crate) fn is_stopped(self) -> bool {
+        state_and_start(self.pid).is_some_and(|(state, start)| start == self.start && state == 'T')
+    }
+
     /// Sends a signal; nothing happens when the process has gone.
     pub fn signal(self, signal: Signal) -> anyhow::Result<()> {
         if !self.is_alive() {

@@ -1,6 +1,6 @@
 //! Clusters as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flynn_harness::{Cluster, ClusterOptions, wait_until};
@@ -53,6 +53,17 @@ fn consensus(node: Node<'_>) -> Result<(String, Vec<String>), String> {
 /// Address of the consensus leader that a host knows.
 pub fn raft_leader(node: Node<'_>) -> Result<String, String> {
     consensus(node).map(|(leader, _)| leader)
+}
+
+/// The terms in which a node has led, after the daemons' logs.
+pub fn elections(cluster: &Cluster) -> BTreeSet<u64> {
+    let logs = cluster.hosts().map(|host| std::fs::read_to_string(host.dir().join("log/flynn-host.log")));
+    let term = |line: &str| {
+        let led = line.contains("msg=\"the cluster has a leader\"") && line.contains(" leads=true ");
+        let term = line.split(" term=").nth(1)?.split_whitespace().next()?;
+        if led { term.parse().ok() } else { None }
+    };
+    logs.flat_map(|log| log.unwrap_or_default().lines().filter_map(term).collect::<Vec<_>>()).collect()
 }
 
 /// Waits until every running host knows the same leader and so many members, all of them running.

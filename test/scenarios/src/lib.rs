@@ -15,17 +15,19 @@ mod lines;
 mod node;
 pub mod registers;
 mod seed;
+mod writing;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub use audit::Audit;
-pub use cluster::{cluster, formed, networked, raft_leader, subnets};
+pub use cluster::{cluster, elections, formed, networked, raft_leader, subnets};
 pub use image::{busybox, busybox_file};
 pub use jobs::{counting, shell, with_service, with_volume};
 pub use lines::numbered;
 pub use node::{Node, Output, SETTLING};
 pub use seed::seeded;
+pub use writing::writing;
 
 /// The runtime of all clients.
 fn runtime() -> &'static tokio::runtime::Runtime {

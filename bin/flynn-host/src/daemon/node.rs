@@ -186,6 +186,9 @@ async fn start_discoverd(setup: &Setup, listeners: Vec<std::net::TcpListener>) -
     let mut config =
         flynn_discoverd::Config::new(setup.id.to_string(), advertise, setup.state_dir.join("discoverd.redb"), peers);
     config.version = VERSION.to_owned();
+    if let Some(seconds) = setup.options.replace_voters_after {
+        config.timing.replace_after = Duration::from_secs(seconds);
+    }
     let listeners: Result<_, _> = listeners.into_iter().map(tokio::net::TcpListener::from_std).collect();
     Discoverd::start(config, listeners?).await.context("start discoverd")
 }

@@ -108,6 +108,9 @@ pub(crate) struct Options {
     /// Directory of programs that replace those in the containers' /bin
     #[arg(long, value_name = "DIR", default_value = "/etc/flynn/bin-overrides")]
     pub(crate) bin_overrides: PathBuf,
+    /// Silence of a host in seconds, after which another one votes in its place
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    pub(crate) replace_voters_after: Option<u64>,
     /// Remove network, control groups and mounts of this daemon, and exit
     #[arg(long)]
     pub(crate) clean_up: bool,

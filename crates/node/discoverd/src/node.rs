@@ -16,7 +16,7 @@ use crate::cluster::{Roster, answer_announce};
 use crate::config::Config;
 use crate::consensus::{Consensus, ConsensusView, Member, WriteError};
 use crate::liveness::{Batcher, Leases};
-use crate::peer::{Beat, BeatOutcome, Contacts, Envelope, Message, Reply, Transport, WriteReply};
+use crate::peer::{Beat, BeatOutcome, CallError, Contacts, Envelope, Message, Reply, Request, Transport, WriteReply};
 use crate::registry::{Applied, Command, Reply as Outcome};
 use crate::replica::Replica;
 
@@ -26,6 +26,8 @@ const FORWARD_TIMEOUT: Duration = Duration::from_millis(4500);
 const ECHO: Duration = Duration::from_secs(1);
 /// What another node said about the leader is believed for so long.
 const HEARSAY: Duration = Duration::from_secs(3);
+/// A leader that has not answered for so long is asked through another node.
+const SILENT: Duration = Duration::from_secs(2);
 /// How often the status is looked at when nothing seems to change.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -193,9 +195,9 @@ impl Node {
                     }
                 }
                 Some((id, addr)) => {
-                    let message = Message::Write(command.clone());
+                    let request = Request::Write(command.clone());
                     let call = async {
-                        match self.transport.call(id, addr, message, FORWARD_TIMEOUT).await {
+                        match self.ask(id, addr, request, FORWARD_TIMEOUT).await {
                             Ok(Reply::Write(reply)) => reply,
                             Ok(_) => WriteReply::NotLeader,
                             Err(err) if err.is_refusal() => WriteReply::NotLeader,
@@ -214,7 +216,7 @@ impl Node {
                 None => None,
             };
             if let Some(reason) = lost
-                && (!is_idempotent(&command) || Instant::now() >= deadline)
+                && (!command.is_idempotent() || Instant::now() >= deadline)
             {
                 return Err(ApiError::unavailable(format!(
                     "discoverd: the write may or may not have been applied: {reason}"
@@ -324,7 +326,7 @@ impl Node {
         if self.is_self(id) {
             return self.consensus()?.read_index().await.ok();
         }
-        match self.transport.call(id, addr, Message::ReadIndex, FORWARD_TIMEOUT).await {
+        match self.ask(id, addr, Request::ReadIndex, FORWARD_TIMEOUT).await {
             Ok(Reply::ReadIndex(index)) => index,
             Ok(_) | Err(_) => None,
         }
@@ -360,22 +362,58 @@ impl Node {
                 Reply::Raft(Box::new(reply))
             }
             Message::Announce(announce) => Reply::Hello(answer_announce(self, &announce)),
-            Message::Beats(beats) => Reply::Beats(self.renew(&beats)),
-            Message::Write(command) => Reply::Write(self.write_here(command).await),
-            Message::ReadIndex => Reply::ReadIndex(consensus.read_index().await.ok()),
+            Message::Lead(request) => self.answer_as_leader(&consensus, request).await,
+            Message::Relay { leader, request } => self.relay(&consensus, leader, request).await,
         }
     }
-}
 
-/// Whether doing it twice is as good as once.
-fn is_idempotent(command: &Command) -> bool {
-    match command {
-        Command::AddInstance { .. }
-        | Command::RemoveInstance { .. }
-        | Command::SetLeader { .. }
-        | Command::Expire { .. }
-        | Command::Found { .. }
-        | Command::Pin { .. } => true,
-        Command::AddService { .. } | Command::RemoveService { .. } | Command::SetMeta { .. } => false,
+    async fn answer_as_leader(&self, consensus: &Consensus, request: Request) -> Reply {
+        match request {
+            Request::Beats(beats) => Reply::Beats(self.renew(&beats)),
+            Request::Write(command) => Reply::Write(self.write_here(command).await),
+            Request::ReadIndex => Reply::ReadIndex(consensus.read_index().await.ok()),
+        }
+    }
+
+    /// Asks the leader something; through the node that named it, when it cannot be reached from here: a network may be
+    /// broken between two nodes only.
+    pub(crate) async fn ask(
+        &self,
+        leader: u64,
+        addr: SocketAddr,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Reply, CallError> {
+        let go_between = self.contacts.go_between(leader, HEARSAY);
+        let relayed = |through| {
+            let message = Message::Relay { leader, request: request.clone() };
+            self.transport.call(0, through, message, timeout)
+        };
+        let silent = self.contacts.last_answered(leader).is_some_and(|at| at.elapsed() >= SILENT);
+        match go_between {
+            Some(through) if silent => return relayed(through).await,
+            _ => {}
+        }
+        let direct = self.transport.call(leader, addr, Message::Lead(request.clone()), timeout).await;
+        match (direct, go_between) {
+            (Err(err), Some(through)) if err.is_refusal() || request.is_idempotent() => relayed(through).await,
+            (direct, _) => direct,
+        }
+    }
+
+    /// Passes something on to the leader. Only by one who follows it, so that nothing goes in circles.
+    async fn relay(&self, consensus: &Consensus, leader: u64, request: Request) -> Reply {
+        let known = self.status.borrow().leader.filter(|(id, _)| *id == leader);
+        match known {
+            Some((id, _)) if self.is_self(id) => self.answer_as_leader(consensus, request).await,
+            Some((id, addr)) => {
+                match self.transport.call(id, addr, Message::Lead(request.clone()), FORWARD_TIMEOUT).await {
+                    Ok(reply) => reply,
+                    Err(err) if err.is_refusal() => Reply::Unavailable(err.to_string()),
+                    Err(err) => request.lost(err.to_string()),
+                }
+            }
+            None => Reply::Unavailable("it does not follow that leader".to_owned()),
+        }
     }
 }

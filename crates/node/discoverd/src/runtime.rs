@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::{join, steward};
 use crate::config::Config;
-use crate::consensus::{Consensus, OpenError};
+use crate::consensus::{Consensus, OpenError, Reopening};
 use crate::http::serve;
 use crate::liveness::{Batcher, expire};
 use crate::node::Node;
@@ -63,7 +63,7 @@ impl Discoverd {
         let register = config.register;
         let (batcher, beats) = Batcher::new();
         let node = Arc::new(Node::new(config, batcher));
-        let first = match open(&node).await {
+        let first = match open(&node, Reopening::AsItIs).await {
             Ok(consensus) => Some(consensus),
             Err(err @ OpenError::Newer { .. }) => return Err(StartError::Store(err.to_string())),
             Err(_) => None, // logged; the keeper goes on
@@ -146,9 +146,10 @@ impl Discoverd {
 }
 
 /// Opens the store and starts the Raft node on it.
-async fn open(node: &Arc<Node>) -> Result<Arc<Consensus>, OpenError> {
+async fn open(node: &Arc<Node>, reopening: Reopening) -> Result<Arc<Consensus>, OpenError> {
     let config = &node.config;
-    let opened = Consensus::open(&config.store, &config.timing, node.replica.clone(), node.transport.clone()).await;
+    let (replica, transport) = (node.replica.clone(), node.transport.clone());
+    let opened = Consensus::open(&config.store, reopening, &config.timing, replica, transport).await;
     match &opened {
         Ok(consensus) => {
             node.set_consensus(Some(consensus.clone()));
@@ -168,15 +169,16 @@ async fn open(node: &Arc<Node>) -> Result<Arc<Consensus>, OpenError> {
 /// opened anew until it works.
 async fn keep(node: Arc<Node>, mut first: Option<Arc<Consensus>>, stop: CancellationToken, ended: CancellationToken) {
     let stopping = || stop.is_cancelled() || node.is_closing();
+    let mut reopening = Reopening::AsItIs;
     while !stopping() {
         let opened = match first.take() {
             Some(consensus) => Ok(consensus),
-            None => open(&node).await,
+            None => open(&node, reopening).await,
         };
         if let Ok(consensus) = opened {
             let failure = watch_over(&node, &consensus, &stop).await;
             node.set_consensus(None);
-            consensus.close().await;
+            reopening = consensus.close().await;
             if let Some(failure) = failure {
                 tracing::error!(err = failure, "the raft node stopped, its store is opened again");
                 node.refresh(Some(Some(failure)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flynn_harness::{Cluster, ClusterOptions, Daemon, HostState, Ready, wait_until};
+use flynn_harness::{Cluster, ClusterOptions, Daemon, Effect, HostState, Ready, Tampering, wait_until};
 
 const PORT: u16 = 8080;
 
@@ -48,6 +48,43 @@ fn hosts_hear_each_other_unless_they_are_cut_off() {
     heard([false, false, true, true], "one way");
     cluster.heal().unwrap();
     heard([true, true, true, true], "at last");
+    cluster.down().unwrap();
+}
+
+#[test]
+fn a_loss_of_power_keeps_what_was_synced() {
+    let cluster = Cluster::up(ClusterOptions { disk_bytes: Some(64 << 20), ..options(1) }).unwrap();
+    let host = cluster.host(0);
+    let state = host.dir().join("state");
+    let write = "cd $0; echo kept > synced; sync synced .; echo lost > unsynced";
+    host.output(["sh", "-c", write, &state.display().to_string()]).unwrap();
+    host.lose_power().unwrap();
+    host.start().unwrap();
+    let found = host.output(["ls", &state.display().to_string()]).unwrap();
+    assert!(found.contains("synced\n") && !found.contains("unsynced"), "{found}");
+    cluster.down().unwrap();
+}
+
+#[test]
+fn system_calls_of_a_daemon_fail_and_kill_when_told() {
+    let cluster = Cluster::up(options(1)).unwrap();
+    let host = cluster.host(0);
+    let tampering =
+        |calls: [&str; 2], effect| Tampering { calls: calls.map(str::to_owned).into(), file: None, effect, nth: None };
+    let tampered = host.tamper(&tampering(["open", "openat"], Effect::Fail("EACCES"))).unwrap();
+    assert_eq!(host.probe(PORT, "/id").unwrap(), 404);
+    assert!(tampered.calls().iter().any(|call| call.injected), "{:?}", tampered.calls());
+    drop(tampered);
+    assert_eq!(host.probe(PORT, "/id").unwrap(), 200);
+    host.stop_daemon().unwrap();
+    let tampered = host.launch_daemon_tampered(&tampering(["bind", "listen"], Effect::Kill)).unwrap();
+    wait_until(Duration::from_secs(10), "the daemon is killed", || match host.state() {
+        HostState::DaemonEnded(how) if how.contains("SIGKILL") => Ok(()),
+        other => Err(other),
+    })
+    .unwrap();
+    drop(tampered);
+    host.start_daemon().unwrap();
     cluster.down().unwrap();
 }
 

@@ -2,15 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use flynn_harness::{ClusterOptions, wait_until};
+use flynn_harness::{ClusterOptions, Daemon, wait_until};
 use flynn_scenarios::{Node, block_on, cluster, counting, formed, hold, networked, numbered, raft_leader, subnets};
 use flynn_types::host::JobStatus;
 
 /// Longest until a voter whose host has come back as another node is no voter any more.
 const FORMER_SELF: Duration = Duration::from_secs(4);
 const REJOIN: Duration = Duration::from_secs(60);
+/// Silence in seconds after which a voter is replaced; in earnest it is a minute.
+const PATIENCE: &str = "8";
 /// Longest until a voter that does not return is replaced.
-const REPLACEMENT: Duration = Duration::from_secs(120);
+const REPLACEMENT: Duration = Duration::from_secs(30);
 
 /// A host that comes back with an empty disk is a full member again, and works.
 #[test]
@@ -50,7 +52,8 @@ fn a_host_with_an_empty_disk_joins_again() {
 #[test]
 #[expect(clippy::print_stderr, reason = "the times are a result")]
 fn a_dead_voter_is_replaced_by_a_spare_host() {
-    let cluster = cluster(ClusterOptions { hosts: 4, ..ClusterOptions::default() }).unwrap();
+    let daemon = Daemon { args: vec!["--replace-voters-after".to_owned(), PATIENCE.to_owned()], ..Daemon::default() };
+    let cluster = cluster(ClusterOptions { hosts: 4, daemon, ..ClusterOptions::default() }).unwrap();
     let leader = raft_leader(Node::of(cluster.host(0))).unwrap();
     let voters = block_on(Node::of(cluster.host(0)).discoverd().raft_peers()).unwrap();
     assert_eq!(voters.len(), 3, "{voters:?}");

@@ -9,11 +9,12 @@ use flynn_scenarios::{
 };
 use flynn_types::host::{ActiveJob, JobStatus};
 use rand::Rng as _;
-use rand::seq::IndexedRandom as _;
 
 const SERVICE: &str = "scenario-steady";
 /// An instance that is not heard of for so long has expired (spec discoverd-and-network C2).
 const EXPIRY: Duration = Duration::from_secs(13);
+/// Longest of most freezes, in seconds.
+const SHORT_FREEZE: u64 = 5;
 /// Longest that a daemon may take to be well again after it was frozen.
 const THAW: Duration = Duration::from_secs(10);
 
@@ -70,9 +71,10 @@ fn a_frozen_daemon_costs_no_instance_and_no_job() {
     let mut random = seeded("frozen");
     let cluster = cluster(ClusterOptions { hosts: 3, ..ClusterOptions::default() }).unwrap();
     let steady = Steady::begin(&cluster);
+    // Most are short, so that there can be many.
+    let longest = if repeats() >= 100 { 60 } else { 15 };
     for round in 0..repeats() {
-        // One long pause among short ones.
-        let seconds = if round % 10 == 9 { 20 } else { *[1, 2, 3, 5].choose(&mut random).unwrap() };
+        let seconds = random.random_range(1..=if round % 20 == 9 { longest } else { SHORT_FREEZE });
         let frozen = cluster.host(random.random_range(0..3));
         frozen.freeze().unwrap();
         let held = hold(Duration::from_secs(seconds), "no instance is down", || steady.undisturbed());

@@ -188,7 +188,7 @@ async fn call(node: &Node, target: SocketAddr) -> Option<Hello> {
         node.contacts.learn(hello.node, hello.addr);
         node.contacts.know(hello.known.iter().copied().filter(|a| *a != node.config.advertise));
         if let Some((leader, at)) = hello.leader {
-            node.contacts.heard_of_leader(leader, at);
+            node.contacts.heard_of_leader(leader, at, hello.addr);
         }
     }
     Some(hello)

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::log_store::{LogStore, encode};
 use super::machine::Machine;
 use super::network::{Network, Rpc, RpcReply};
-use super::open::{OpenError, open};
+use super::open::{OpenError, Reopening, open};
 use super::writer::{Write, fact};
 use super::{Member, Raft};
 use crate::config::Timing;
@@ -85,13 +85,14 @@ pub(crate) struct LinearizeError;
 impl Consensus {
     pub(crate) async fn open(
         path: &Path,
+        reopening: Reopening,
         timing: &Timing,
         replica: Arc<Replica>,
         transport: Transport,
     ) -> Result<Arc<Self>, OpenError> {
         let owned = path.to_owned();
         let failed = |err| OpenError::Io { path: path.to_owned(), err };
-        let opened = tokio::task::spawn_blocking(move || open(&owned)).await;
+        let opened = tokio::task::spawn_blocking(move || open(&owned, reopening)).await;
         let store = opened.map_err(|err| failed(std::io::Error::other(err.to_string())))??;
         transport.set_node(store.node);
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
@@ -241,14 +242,14 @@ impl Consensus {
         }
     }
 
-    /// Ends the node, writes what is queued, and closes the file.
-    pub(crate) async fn close(&self) {
+    /// Ends the node, writes what is queued, and closes the file. Says what is to be done before it is opened again.
+    pub(crate) async fn close(&self) -> Reopening {
         if let Err(err) = self.raft.shutdown().await {
             tracing::warn!(%err, "the raft core ended badly");
         }
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((log, thread)) = store else { return };
-        let database = log.database.clone();
+        let Some((log, thread)) = store else { return Reopening::AsItIs };
+        let (database, reopening) = (log.database.clone(), Reopening::after(log.writer.failure()));
         drop(log);
         let closed = async {
             // the writer ends when the last task of openraft has let go of it
@@ -261,6 +262,7 @@ impl Consensus {
         if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
             tracing::error!("the store is still in use and stays open");
         }
+        reopening
     }
 }
 

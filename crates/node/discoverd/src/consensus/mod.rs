@@ -14,7 +14,7 @@ use std::io::Cursor;
 
 pub(crate) use engine::{Consensus, ConsensusView, WriteError};
 pub(crate) use network::{Rpc, RpcReply};
-pub(crate) use open::OpenError;
+pub(crate) use open::{OpenError, Reopening};
 use serde::{Deserialize, Serialize};
 
 use crate::registry::{Command, Reply};

@@ -1,6 +1,7 @@
 //! Opening the store's file.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use super::writer::{FACTS, LOG, Writer, fact, read_fact, to_io};
 
 /// Version of the tables.
 const FORMAT: u32 = 1;
+/// Of the store that are copied at once.
+const COPIED_BYTES: usize = 1 << 20;
 /// The store is small; most of redb's default cache of 1 GiB would only be copies of dead pages.
 const CACHE_BYTES: usize = 32 << 20;
 
@@ -39,12 +42,34 @@ pub(crate) enum OpenError {
     Newer { path: PathBuf, found: u32 },
 }
 
+/// How a store is opened after its last use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reopening {
+    AsItIs,
+    /// Its last write failed: what the kernel shows of it may not be on disk, and a later sync would not tell. It is
+    /// written anew before anything in it counts.
+    Anew,
+}
+
+impl Reopening {
+    /// After that error. A full disk lost nothing that was on it, and has no room for a copy.
+    pub(super) fn after(failure: Option<io::ErrorKind>) -> Self {
+        match failure {
+            None | Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Self::AsItIs,
+            Some(_) => Self::Anew,
+        }
+    }
+}
+
 /// Opens or makes the store. One that is damaged is moved aside: the node then returns under a new id, because one that
 /// forgot its votes must not vote again as itself. Blocks.
-pub(super) fn open(path: &Path) -> Result<Store, OpenError> {
+pub(super) fn open(path: &Path, reopening: Reopening) -> Result<Store, OpenError> {
     let failed = |err| OpenError::Io { path: path.to_owned(), err };
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    if reopening == Reopening::Anew {
+        write_anew(path).map_err(failed)?;
     }
     let database = match open_database(path)? {
         Some(database) => database,
@@ -82,6 +107,33 @@ fn open_database(path: &Path) -> Result<Option<Database>, OpenError> {
             Err(OpenError::Io { path: path.to_owned(), err: io })
         }
         Err(_panic) => damaged("the library panicked"),
+    }
+}
+
+/// Replaces the file by a copy that is on disk.
+fn write_anew(path: &Path) -> io::Result<()> {
+    let mut copy = path.as_os_str().to_owned();
+    copy.push(".new");
+    let written = copy_and_sync(path, Path::new(&copy)).and_then(|()| std::fs::rename(&copy, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&copy);
+    }
+    written?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Reads and writes: a clone of a block that was never written would be no better than that.
+fn copy_and_sync(from: &Path, to: &Path) -> io::Result<()> {
+    let (mut from, mut to) = (File::open(from)?, File::create(to)?);
+    let mut buffer = vec![0; COPIED_BYTES];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return to.sync_all(),
+            count => to.write_all(&buffer[..count])?,
+        }
     }
 }
 
@@ -123,5 +175,37 @@ fn prepare(database: &Database, path: &Path) -> Result<u64, OpenError> {
     match work().map_err(|err| OpenError::Io { path: path.to_owned(), err })? {
         Ok(node) => Ok(node),
         Err(found) => Err(OpenError::Newer { path: path.to_owned(), found }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_store_whose_disk_failed_is_written_anew_unless_the_disk_is_full() {
+        for (failure, expected) in [
+            (None, Reopening::AsItIs),
+            (Some(io::ErrorKind::StorageFull), Reopening::AsItIs),
+            (Some(io::ErrorKind::Other), Reopening::Anew),
+        ] {
+            assert_eq!(Reopening::after(failure), expected, "{failure:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let reopened = |reopening| {
+            let store = open(&path, reopening).unwrap();
+            let node = store.node;
+            drop(store.log);
+            store.thread.join().unwrap();
+            (node, std::fs::metadata(&path).unwrap().ino())
+        };
+        let (node, inode) = reopened(Reopening::AsItIs);
+        assert_eq!(reopened(Reopening::AsItIs), (node, inode));
+        let (same, another) = reopened(Reopening::Anew);
+        assert!(same == node && another != inode, "another file with the same content");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left");
     }
 }

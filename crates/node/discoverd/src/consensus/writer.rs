@@ -2,7 +2,7 @@
 //! tells everybody.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use openraft::storage::LogFlushed;
@@ -58,6 +58,24 @@ struct Job {
 #[derive(Clone)]
 pub(super) struct Writer {
     jobs: mpsc::UnboundedSender<Job>,
+    failed: Arc<OnceLock<Failure>>,
+}
+
+/// The first error, after which nothing is written any more.
+#[derive(Debug)]
+struct Failure {
+    kind: io::ErrorKind,
+    text: String,
+}
+
+impl Failure {
+    fn of(err: &io::Error) -> Self {
+        Self { kind: err.kind(), text: err.to_string() }
+    }
+
+    fn error(&self) -> io::Error {
+        io::Error::new(self.kind, self.text.clone())
+    }
 }
 
 impl Writer {
@@ -69,10 +87,17 @@ impl Writer {
         // Unbounded, but bounded by its users: the Raft core waits for votes, truncations and purges, and limits
         // the entries in flight; lazy writes are one per applied batch.
         let (jobs, queue) = mpsc::unbounded_channel();
+        let failed = Arc::new(OnceLock::new());
+        let told = Arc::clone(&failed);
         let thread = std::thread::Builder::new()
             .name("discoverd-store".to_owned())
-            .spawn(move || write_all(&database, queue, flushed))?;
-        Ok((Self { jobs }, thread))
+            .spawn(move || write_all(&database, queue, &told, flushed))?;
+        Ok((Self { jobs, failed }, thread))
+    }
+
+    /// The error that ended the writing, if one did.
+    pub(super) fn failure(&self) -> Option<io::ErrorKind> {
+        self.failed.get().map(|failure| failure.kind)
     }
 
     pub(super) fn submit(&self, writes: Vec<Write>, done: Done) {
@@ -89,8 +114,12 @@ impl Writer {
     }
 }
 
-fn write_all(database: &Database, mut queue: mpsc::UnboundedReceiver<Job>, flushed: impl Fn(&[u64])) {
-    let mut failed: Option<(io::ErrorKind, String)> = None;
+fn write_all(
+    database: &Database,
+    mut queue: mpsc::UnboundedReceiver<Job>,
+    failed: &OnceLock<Failure>,
+    flushed: impl Fn(&[u64]),
+) {
     while let Some(first) = queue.blocking_recv() {
         let mut jobs = vec![first];
         while jobs.len() < BATCH
@@ -99,23 +128,16 @@ fn write_all(database: &Database, mut queue: mpsc::UnboundedReceiver<Job>, flush
             jobs.push(job);
         }
         // After a failure nothing more may be written: a later entry without the failed one would be a hole.
-        let outcome = match &failed {
-            Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
-            None => commit(database, &jobs),
+        let outcome = match failed.get() {
+            Some(_) => Err(()),
+            None => commit(database, &jobs).map_err(|err| drop(failed.set(Failure::of(&err)))),
         };
-        if let (Err(error), None) = (&outcome, &failed) {
-            failed = Some((error.kind(), error.to_string()));
-        }
         let appended: Vec<u64> = jobs.iter().flat_map(|j| j.appended()).collect();
         if outcome.is_ok() {
             flushed(&appended);
         }
         for job in jobs {
-            let copy = match &outcome {
-                Ok(()) => Ok(()),
-                Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
-            };
-            finish(job.done, copy);
+            finish(job.done, failed.get().map_or(Ok(()), |failure| Err(failure.error())));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::node::Node;
-use crate::peer::{Beat, BeatOutcome, Message, Reply};
+use crate::peer::{Beat, BeatOutcome, Reply, Request};
 
 /// Heartbeats that wait; more are refused.
 const QUEUE: usize = 8192;
@@ -61,7 +61,7 @@ async fn send(node: &Node, batch: Vec<QueuedBeat>) {
     let (beats, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|q| (q.beat, q.outcome)).unzip();
     let outcomes = match node.leader() {
         Some((id, _)) if node.is_self(id) => node.renew(&beats),
-        Some((id, addr)) => match node.transport.call(id, addr, Message::Beats(beats), TIMEOUT).await {
+        Some((id, addr)) => match node.ask(id, addr, Request::Beats(beats), TIMEOUT).await {
             Ok(Reply::Beats(outcomes)) => outcomes,
             Ok(_) => return,
             Err(err) => {

@@ -23,10 +23,19 @@ struct Inner {
     answered: BTreeMap<u64, Instant>,
     /// When the leader last appended here.
     led: Option<(u64, Instant)>,
-    /// The leader by hearsay, for a node that does not follow one itself.
-    hearsay: Option<(u64, SocketAddr, Instant)>,
+    hearsay: Option<Hearsay>,
     /// Addresses worth a call.
     known: BTreeSet<SocketAddr>,
+}
+
+/// The leader by hearsay, for a node that does not follow one itself.
+#[derive(Clone, Copy, Debug)]
+struct Hearsay {
+    leader: u64,
+    addr: SocketAddr,
+    /// Who said so.
+    from: SocketAddr,
+    at: Instant,
 }
 
 /// More addresses than any cluster has are not remembered.
@@ -78,13 +87,20 @@ impl Contacts {
         self.lock().led.filter(|(node, _)| *node == leader).map(|(_, at)| at.elapsed())
     }
 
-    pub(crate) fn heard_of_leader(&self, node: u64, addr: SocketAddr) {
-        self.lock().hearsay = Some((node, addr, Instant::now()));
+    pub(crate) fn heard_of_leader(&self, leader: u64, addr: SocketAddr, from: SocketAddr) {
+        self.lock().hearsay = Some(Hearsay { leader, addr, from, at: Instant::now() });
     }
 
     /// The leader that another node named not longer than `within` ago.
     pub(crate) fn hearsay(&self, within: Duration) -> Option<(u64, SocketAddr)> {
-        self.lock().hearsay.filter(|(_, _, at)| at.elapsed() < within).map(|(node, addr, _)| (node, addr))
+        let hearsay = self.lock().hearsay.filter(|said| said.at.elapsed() < within)?;
+        Some((hearsay.leader, hearsay.addr))
+    }
+
+    /// Another node, which named that leader not longer than `within` ago: it hears the leader, even if we do not.
+    pub(crate) fn go_between(&self, leader: u64, within: Duration) -> Option<SocketAddr> {
+        let hearsay = self.lock().hearsay.filter(|said| said.leader == leader && said.at.elapsed() < within)?;
+        (hearsay.from != hearsay.addr).then_some(hearsay.from)
     }
 
     pub(crate) fn know(&self, addrs: impl IntoIterator<Item = SocketAddr>) {
@@ -100,5 +116,23 @@ impl Contacts {
     pub(crate) fn known(&self) -> BTreeSet<SocketAddr> {
         let inner = self.lock();
         inner.known.iter().chain(inner.addrs.values()).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_hears_the_leader_can_go_between() {
+        let addr = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let (contacts, within) = (Contacts::default(), Duration::from_secs(3));
+        assert_eq!(contacts.go_between(1, within), None);
+        contacts.heard_of_leader(1, addr(1), addr(2));
+        assert_eq!(contacts.go_between(1, within), Some(addr(2)));
+        assert_eq!(contacts.go_between(3, within), None, "it was another leader");
+        assert_eq!(contacts.go_between(1, Duration::ZERO), None, "that was long ago");
+        contacts.heard_of_leader(1, addr(1), addr(1));
+        assert_eq!(contacts.go_between(1, within), None, "the leader itself said so");
     }
 }

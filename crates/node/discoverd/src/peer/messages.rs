@@ -23,10 +23,40 @@ pub(crate) struct Envelope {
 pub(crate) enum Message {
     Raft(Box<Rpc>),
     Announce(Announce),
+    Lead(Request),
+    /// Asks a node that follows `leader` to pass this on, for one that does not reach the leader itself.
+    Relay {
+        leader: u64,
+        request: Request,
+    },
+}
+
+/// What only the leader can answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
     Beats(Vec<Beat>),
     Write(Command),
-    /// Asks the leader for the index that a linearizable read must see.
+    /// Asks for the index that a linearizable read must see.
     ReadIndex,
+}
+
+impl Request {
+    /// Whether asking twice is as good as once.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        match self {
+            Self::Beats(_) | Self::ReadIndex => true,
+            Self::Write(command) => command.is_idempotent(),
+        }
+    }
+
+    /// The answer of one who does not know what became of it.
+    pub(crate) fn lost(&self, reason: String) -> Reply {
+        match self {
+            Self::Beats(beats) => Reply::Beats(vec![BeatOutcome::NotLeader; beats.len()]),
+            Self::Write(_) => Reply::Write(WriteReply::Lost(reason)),
+            Self::ReadIndex => Reply::ReadIndex(None),
+        }
+    }
 }
 
 /// Who the sender is, to a node that may not know it.

@@ -5,7 +5,7 @@ mod messages;
 mod transport;
 
 pub(crate) use contacts::Contacts;
-pub(crate) use messages::{Announce, Beat, BeatOutcome, Envelope, Hello, Message, Reply, WriteReply};
+pub(crate) use messages::{Announce, Beat, BeatOutcome, Envelope, Hello, Message, Reply, Request, WriteReply};
 pub(crate) use transport::{CallError, Transport};
 
 /// Path of the messages.

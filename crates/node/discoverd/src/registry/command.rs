@@ -46,6 +46,21 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether doing it twice is as good as once.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        match self {
+            Self::AddInstance { .. }
+            | Self::RemoveInstance { .. }
+            | Self::SetLeader { .. }
+            | Self::Expire { .. }
+            | Self::Found { .. }
+            | Self::Pin { .. } => true,
+            Self::AddService { .. } | Self::RemoveService { .. } | Self::SetMeta { .. } => false,
+        }
+    }
+}
+
 /// One registration to drop, if it is still the one that the leader saw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Expiry {

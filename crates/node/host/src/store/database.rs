@@ -83,21 +83,17 @@ impl Database {
                 .map_err(|err| StoreError::Directory { path: directory.to_owned(), err })?;
         }
         let database = Self { path: path.to_owned(), open: Arc::new(Mutex::new(Err(None))) };
-        database.reopen(None)?;
+        database.reopen()?;
         Ok(database)
     }
 
-    /// Opens the file again after [`Database::close`] or an error, which is told to who needs it meanwhile.
-    pub(crate) fn reopen(&self, after: Option<&StoreError>) -> Result<(), StoreError> {
-        let after = after.map(|err| chain(err));
+    /// Opens the file again after [`Database::close`].
+    pub(crate) fn reopen(&self) -> Result<(), StoreError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // The old one must be closed first.
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Err(after);
+        *open = Err(None);
         let opened = self.open_or_begin_anew();
-        let slot = match &opened {
-            Ok(opened) => Ok(Arc::clone(opened)),
-            Err(err) => Err(Some(chain(err))),
-        };
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = slot;
+        *open = opened.as_ref().map(Arc::clone).map_err(|err| Some(chain(err)));
         opened.map(drop)
     }
 
@@ -123,35 +119,33 @@ impl Database {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Err(None);
     }
 
+    /// The open file. One that was closed by an error is opened again.
     fn handle(&self) -> Result<Arc<redb::Database>, StoreError> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(Some(_)) = &*open {
+            *open = self.open_or_begin_anew().map_err(|err| Some(chain(&err)));
+        }
         open.clone().map_err(|reason| reason.map_or(StoreError::Closed, StoreError::Unavailable))
+    }
+
+    /// After an I/O error redb refuses all writes until the file is opened again. What the failed commit left in the
+    /// kernel's cache does no harm then: it was in two phases, so the data that a new header names is on disk.
+    fn close_after(&self, failed: Arc<redb::Database>, err: &StoreError) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another one may have opened it again already.
+        if open.as_ref().is_ok_and(|now| Arc::ptr_eq(now, &failed)) {
+            *open = Err(Some(chain(err)));
+        }
     }
 
     /// Commits all changes or none; synced when it returns.
     pub(crate) fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
         let database = self.handle()?;
-        let mut transaction = database.begin_write().map_err(access("begin a change"))?;
-        transaction.set_quick_repair(true);
-        {
-            let mut jobs = transaction.open_table(JOBS).map_err(access("open the jobs"))?;
-            for (id, value) in &changes.jobs {
-                match value {
-                    Some(value) => drop(jobs.insert(id.as_str(), value.as_slice()).map_err(access("write a job"))?),
-                    None => drop(jobs.remove(id.as_str()).map_err(access("delete a job"))?),
-                }
-            }
-            let mut documents = transaction.open_table(DOCUMENTS).map_err(access("open the documents"))?;
-            for (key, value) in &changes.documents {
-                match value {
-                    Some(value) => {
-                        drop(documents.insert(key.as_str(), value.as_slice()).map_err(access("write a document"))?);
-                    }
-                    None => drop(documents.remove(key.as_str()).map_err(access("delete a document"))?),
-                }
-            }
+        let committed = commit(&database, changes);
+        if let Err(err) = &committed {
+            self.close_after(database, err);
         }
-        transaction.commit().map_err(access("commit a change"))
+        committed
     }
 
     /// Whether a job has this id, also one that is no longer listed.
@@ -233,6 +227,30 @@ impl Database {
         }
         Ok(parsed.ok())
     }
+}
+
+fn commit(database: &redb::Database, changes: &Changes) -> Result<(), StoreError> {
+    let mut transaction = database.begin_write().map_err(access("begin a change"))?;
+    transaction.set_quick_repair(true);
+    {
+        let mut jobs = transaction.open_table(JOBS).map_err(access("open the jobs"))?;
+        for (id, value) in &changes.jobs {
+            match value {
+                Some(value) => drop(jobs.insert(id.as_str(), value.as_slice()).map_err(access("write a job"))?),
+                None => drop(jobs.remove(id.as_str()).map_err(access("delete a job"))?),
+            }
+        }
+        let mut documents = transaction.open_table(DOCUMENTS).map_err(access("open the documents"))?;
+        for (key, value) in &changes.documents {
+            match value {
+                Some(value) => {
+                    drop(documents.insert(key.as_str(), value.as_slice()).map_err(access("write a document"))?);
+                }
+                None => drop(documents.remove(key.as_str()).map_err(access("delete a document"))?),
+            }
+        }
+    }
+    transaction.commit().map_err(access("commit a change"))
 }
 
 enum Damage {
@@ -343,11 +361,25 @@ mod tests {
             documents: vec![("tags".into(), Some(br#"{"a":"b"}"#.to_vec()))],
         };
         database.commit(&changes).unwrap();
-        database.reopen(None).unwrap();
+        database.reopen().unwrap();
         assert_eq!(database.jobs().unwrap().len(), 1);
         assert_eq!(database.job(&id("h-1")).unwrap().unwrap().host_id, "h");
         let tags: std::collections::BTreeMap<String, String> = database.document("tags").unwrap().unwrap();
         assert_eq!(tags["a"], "b");
+    }
+
+    #[test]
+    fn a_file_that_an_error_closed_is_opened_again_by_who_needs_it_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&directory.path().join("state.redb")).unwrap();
+        let reader = database.handle().unwrap();
+        database.close_after(database.handle().unwrap(), &StoreError::Unavailable("the disk failed".into()));
+        assert!(matches!(database.jobs(), Err(StoreError::Unavailable(_))), "it cannot be open twice");
+        drop(reader);
+        database.put_document("tags", Some(&"a")).unwrap();
+        assert_eq!(database.document::<String>("tags").unwrap().as_deref(), Some("a"));
+        database.close();
+        assert!(matches!(database.jobs(), Err(StoreError::Closed)), "one that was closed on purpose stays closed");
     }
 
     #[test]

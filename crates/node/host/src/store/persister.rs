@@ -120,7 +120,7 @@ fn run(shared: &Shared, database: &Database, snapshot: &Snapshot) {
                 taken.waiters.into_iter().for_each(|waiter| drop(waiter.send(Ok(()))));
             }
             Err(err) => {
-                give_back(shared, database, taken, err);
+                give_back(shared, taken, err);
                 if stopping {
                     return;
                 }
@@ -143,7 +143,7 @@ fn next(shared: &Shared) -> (Pending, bool) {
 }
 
 /// Keeps the changes for the next try.
-fn give_back(shared: &Shared, database: &Database, taken: Pending, err: StoreError) {
+fn give_back(shared: &Shared, taken: Pending, err: StoreError) {
     warn!(err = &err as &dyn std::error::Error, "state cannot be written, trying again");
     let err = Arc::new(err);
     taken.waiters.into_iter().for_each(|waiter| drop(waiter.send(Err(Arc::clone(&err)))));
@@ -151,10 +151,5 @@ fn give_back(shared: &Shared, database: &Database, taken: Pending, err: StoreErr
     pending.failing = true;
     pending.jobs.extend(taken.jobs);
     // Waiters that come during the pause are answered by the next try.
-    let (pending, _) = shared.wake.wait_timeout(pending, RETRY_PAUSE).unwrap_or_else(PoisonError::into_inner);
-    drop(pending);
-    // After an I/O error redb refuses all writes until the file is opened again.
-    if let Err(err) = database.reopen(Some(err.as_ref())) {
-        warn!(err = &err as &dyn std::error::Error, "state file cannot be opened again");
-    }
+    drop(shared.wake.wait_timeout(pending, RETRY_PAUSE).unwrap_or_else(PoisonError::into_inner));
 }

@@ -87,7 +87,9 @@ fn mkfs(path: &Path, size_bytes: u64) -> Result<(), RootfsError> {
     if output.status.success() {
         return Ok(());
     }
-    Err(RootfsError::Mkfs { reason: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+    // One that was killed says nothing itself.
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(RootfsError::Mkfs { reason: format!("{}: {}", output.status, said.trim()) })
 }
 
 /// Blocks that are not zero.
