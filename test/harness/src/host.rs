@@ -112,7 +112,8 @@ impl Host<'_> {
 
     /// The ZFS pool of its volumes, where the machine has ZFS.
     pub(crate) fn pool(&self) -> String {
-        self.cluster.record().pool(&self.id())
+        let id = self.id();
+        self.cluster.record().pool(&id)
     }
 
     // ── power ──
