@@ -14,6 +14,7 @@ use crate::host::{Handle, Host};
 use crate::leaks;
 use crate::network;
 use crate::options::ClusterOptions;
+use crate::pool;
 use crate::process::ProcessId;
 use crate::programs;
 use crate::proxy::Proxy;
@@ -310,6 +311,7 @@ pub(crate) fn tear_down(record: &mut Record) -> anyhow::Result<()> {
         hub.signal(Signal::SIGKILL)?;
         hub.wait_gone()?;
     }
+    record.hosts.iter().for_each(|host| pool::let_go(&record.pool(&host.id)));
     leaks::remove_cgroups(&record.cgroup());
     let left = leaks::after_end(record);
     if !left.is_empty() {

@@ -19,6 +19,7 @@ use crate::host_init::{InitConfig, PID_FILE};
 use crate::leaks::{self, Inventory};
 use crate::network;
 use crate::options::Ready;
+use crate::pool;
 use crate::process::{Process, ProcessId, in_namespaces, namespace};
 use crate::programs;
 use crate::proxy::Target;
@@ -109,6 +110,12 @@ impl Host<'_> {
         format!("{}/{}", record.cgroup(), record.hosts[self.index].id)
     }
 
+    /// The ZFS pool of its volumes, where the machine has ZFS.
+    pub(crate) fn pool(&self) -> String {
+        let id = self.id();
+        self.cluster.record().pool(&id)
+    }
+
     // ── power ──
 
     /// Powers the host up, without its daemon.
@@ -173,6 +180,7 @@ impl Host<'_> {
         }
         self.collect();
         network::unplug(self.cluster.hub_id, self.index);
+        pool::let_go(&self.pool());
         leaks::remove_cgroups(&self.cgroup());
         self.update(|record| record.init = None)
     }
@@ -261,6 +269,8 @@ impl Host<'_> {
                 ("--peer-ips", "{peers}".to_owned()),
                 ("--state", format!("{state}/host-state.redb")),
                 ("--volpath", format!("{state}/volumes")),
+                // Pools are the machine's, not a namespace's: each host has its own.
+                ("--zpool-name", self.pool()),
                 ("--log-dir", "{dir}/log".to_owned()),
                 ("--cgroup-root", "{cgroup}".to_owned()),
                 ("--flynn-init", text(programs::init()?)),
@@ -357,7 +367,7 @@ impl Host<'_> {
     /// Status of a GET.
     pub fn probe(&self, port: u16, path: &str) -> anyhow::Result<u16> {
         let mut stream = TcpStream::connect(self.address(port)?)?;
-        stream.set_read_timeout(Some(PROBE))?;
+        stream.set_read_timeout(Some(PROBE * flynn_patience::factor()))?;
         let ip = self.ip();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {ip}:{port}\r\nConnection: close\r\n\r\n")?;
         let mut head = [0; 12];

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::pool;
 use crate::process::{ProcessId, in_namespaces};
 use crate::record::Record;
 use crate::wait::wait_until;
@@ -130,6 +131,8 @@ pub(crate) fn after_end(record: &Record) -> Vec<String> {
         );
         left.extend(cgroup_folders(&record.cgroup()).iter().map(|path| format!("control group {}", path.display())));
         left.extend(loop_files(&record.dir).into_iter().map(|file| format!("loop device of {file}")));
+        let pools = record.hosts.iter().map(|host| record.pool(&host.id)).filter(|name| pool::is_imported(name));
+        left.extend(pools.map(|name| format!("ZFS pool {name}")));
         if left.is_empty() { Ok(()) } else { Err(left) }
     };
     match wait_until(KERNEL_PATIENCE, "nothing is left", look) {

@@ -31,6 +31,7 @@ pub mod job;
 pub mod leaks;
 mod network;
 mod options;
+mod pool;
 mod process;
 mod programs;
 mod proxy;

@@ -57,6 +57,11 @@ impl Record {
         self.dir.join(id)
     }
 
+    /// ZFS pool of a host's volumes.
+    pub(crate) fn pool(&self, id: &str) -> String {
+        format!("{}-{id}", self.cgroup())
+    }
+
     /// Parent of all control groups of the cluster, relative to each hierarchy's root.
     pub(crate) fn cgroup(&self) -> String {
         format!("flynn-{}", self.name)

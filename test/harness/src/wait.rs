@@ -7,12 +7,14 @@ use anyhow::bail;
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Calls `look` until it gives `Ok`, and fails with what it saw last when `limit` has passed.
+/// Calls `look` until it gives `Ok`, and fails with what it saw last when `limit` has passed, stretched by
+/// [`flynn_patience::factor`].
 pub fn wait_until<T, E: Debug>(
     limit: Duration,
     what: &str,
     mut look: impl FnMut() -> Result<T, E>,
 ) -> anyhow::Result<T> {
+    let limit = limit * flynn_patience::factor();
     let end = Instant::now() + limit;
     loop {
         match look() {

@@ -136,7 +136,7 @@ impl<'a> Node<'a> {
             }
             Ok(())
         };
-        let read = block_on(async { tokio::time::timeout(limit, read).await });
+        let read = block_on(async { tokio::time::timeout(limit * flynn_patience::factor(), read).await });
         let seen = (output.stdout.len(), output.stderr.len());
         read.with_context(|| format!("the output of {id} does not end; so far {seen:?} lines"))??;
         Ok(output)

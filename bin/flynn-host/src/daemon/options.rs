@@ -51,7 +51,7 @@ pub(crate) struct Options {
     /// Directory of volumes
     #[arg(long, value_name = "PATH", default_value = "/var/lib/flynn/volumes")]
     pub(crate) volpath: PathBuf,
-    /// Volume provider, `zfs` or `dir` [default: zfs when its pool exists, else dir]
+    /// Volume provider, `zfs` or `dir` [default: what the volumes are in; at first zfs where the kernel has it, else dir]
     #[arg(long, value_name = "VOL")]
     pub(crate) vol_provider: Option<String>,
     /// Container backend, only `libcontainer`

@@ -450,7 +450,7 @@ impl Inner {
         let lock_file = take_lock(&root)?;
         let records = store.load()?;
         let (events, _) = broadcast::channel(EVENTS);
-        let provider: Arc<dyn Provider> = match choose(config.provider) {
+        let provider: Arc<dyn Provider> = match config.provider.settled(&root, ZfsProvider::is_possible()) {
             ProviderChoice::Zfs => Arc::new(ZfsProvider::open(&root, config)?),
             _ => Arc::new(DirProvider::open(&root.join("dir"), records.is_empty())?),
         };
@@ -646,13 +646,5 @@ fn take_lock(root: &Path) -> Result<File, VolumeError> {
             Err(fs::TryLockError::WouldBlock) => return Err(VolumeError::Locked { root: root.to_owned() }),
             Err(fs::TryLockError::Error(err)) => return Err(VolumeError::io("lock", &path)(err)),
         }
-    }
-}
-
-fn choose(choice: ProviderChoice) -> ProviderChoice {
-    match choice {
-        ProviderChoice::Auto if ZfsProvider::is_possible() => ProviderChoice::Zfs,
-        ProviderChoice::Auto => ProviderChoice::Dir,
-        chosen => chosen,
     }
 }

@@ -24,8 +24,8 @@ fn options(hosts: usize) -> ClusterOptions {
 
 /// Whether one host gets an answer of another's web server.
 fn hears(cluster: &Cluster, from: usize, to: usize) -> bool {
-    let url = format!("http://{}:{PORT}/id", cluster.host(to).ip());
-    cluster.host(from).exec(["curl", "-sf", "--max-time", "1", &url]).unwrap().status.success()
+    let (url, limit) = (format!("http://{}:{PORT}/id", cluster.host(to).ip()), flynn_patience::factor().to_string());
+    cluster.host(from).exec(["curl", "-sf", "--max-time", &limit, &url]).unwrap().status.success()
 }
 
 #[test]

@@ -28,7 +28,11 @@ fn a_job_runs_and_everything_about_it_is_told() {
     let kinds = block_on(async {
         let mut kinds = Vec::new();
         while kinds.last() != Some(&JobEventKind::Cleanup) {
-            let event = tokio::time::timeout(SETTLING, events.next()).await.unwrap().unwrap().unwrap();
+            let event = tokio::time::timeout(SETTLING * flynn_patience::factor(), events.next())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap();
             // The last of an earlier job's events may still come.
             if event.job_id == job.id {
                 kinds.push(event.event);

@@ -98,7 +98,7 @@ async fn a_reader_that_stops_is_cut_off_and_others_do_not_notice() {
     assert_eq!(server.client.get_json::<u8>("/ok").await.unwrap(), 1);
     assert!(!gone.is_cancelled());
     // The server lets go of the stream although this side keeps the connection open.
-    let ended = tokio::time::timeout(Duration::from_secs(10), gone.cancelled()).await;
+    let ended = tokio::time::timeout(flynn_patience::seconds(10), gone.cancelled()).await;
     assert!(ended.is_ok(), "the stream is still alive");
     drop(stream);
 }
@@ -179,7 +179,7 @@ async fn a_connection_that_was_just_made_gets_its_first_answer_though_the_server
     tokio::task::yield_now().await;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    tokio::time::timeout(flynn_patience::seconds(10), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.ends_with("hello") && answer.contains("connection: close"), "{answer}");
     server.task.await.unwrap().unwrap();

@@ -59,7 +59,7 @@ async fn a_followed_stream_outlives_its_server_but_tells_of_errors_that_stay() {
     let again = tokio::spawn(async move { (follow.next().await, follow.next().await) });
     let listener = TcpListener::bind(server.address).await.unwrap();
     let _second = tokio::spawn(serve(listener, Router::new(), CancellationToken::new(), ServerOptions::default()));
-    let (first, second) = tokio::time::timeout(Duration::from_secs(20), again).await.unwrap().unwrap();
+    let (first, second) = tokio::time::timeout(flynn_patience::seconds(20), again).await.unwrap().unwrap();
     assert!(first.is_err_and(|err| err.is_not_found()));
     assert!(second.is_err_and(|err| err.is_not_found()));
 }

@@ -11,7 +11,9 @@ use flynn_container::{Container, ContainerSpec, Limits, Reconnect, Runtime, Runt
 use flynn_types::init::{ExitRecord, InitConfig, InitState, files, spool};
 
 /// Longest wait for anything: much longer than it should take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) fn patience() -> Duration {
+    flynn_patience::seconds(30)
+}
 
 /// Directory, cgroup and runtime of one test.
 pub(crate) struct Sandbox {
@@ -296,12 +298,12 @@ pub(crate) fn output(run_dir: &Path, stream: u8) -> String {
 
 /// Waits for a future for as long as anything may take.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} did not come"))
+    tokio::time::timeout(patience(), future).await.unwrap_or_else(|_| panic!("{what} did not come"))
 }
 
 /// Waits until `check` succeeds; its last complaint is in the message otherwise.
 pub(crate) async fn eventually<T, E: Debug>(what: &str, mut check: impl FnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         match check() {
             Ok(value) => return value,

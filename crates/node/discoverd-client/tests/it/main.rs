@@ -11,7 +11,9 @@ use mini::{Mini, client};
 use tokio::net::TcpListener;
 
 /// Generous: machines are slow at times.
-const LIMIT: Duration = Duration::from_secs(20);
+fn limit() -> Duration {
+    flynn_patience::seconds(20)
+}
 
 fn instance(n: u8, version: &str) -> Instance {
     Instance::new("tcp", &format!("10.0.0.{n}:80"), BTreeMap::from([("version".into(), version.into())]))
@@ -27,7 +29,7 @@ fn told(event: &Event) -> String {
 async fn round(watch: &mut Watch) -> Vec<String> {
     let mut events = Vec::new();
     loop {
-        let event = tokio::time::timeout(LIMIT, watch.next()).await.expect("no event");
+        let event = tokio::time::timeout(limit(), watch.next()).await.expect("no event");
         if event.kind == EventKind::Current {
             return events;
         }
@@ -36,7 +38,7 @@ async fn round(watch: &mut Watch) -> Vec<String> {
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(LIMIT, async {
+    let waited = tokio::time::timeout(limit(), async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -73,7 +75,7 @@ async fn a_watch_survives_restarts_and_tells_exactly_what_changed_meanwhile() {
         }
     };
     let server = mini.start(Some(address)).await;
-    let begin = told(&tokio::time::timeout(LIMIT, hurried).await.unwrap());
+    let begin = told(&tokio::time::timeout(limit(), hurried).await.unwrap());
     assert_eq!(begin, "update 10.0.0.2:80");
     assert_eq!(round(&mut watch).await, ["up 10.0.0.4:80", "down 10.0.0.1:80", "leader 10.0.0.2:80"]);
 
@@ -105,7 +107,7 @@ async fn leaders_are_told_once_each() {
     server.stop().await;
     let _server = mini.start(Some(address)).await;
     mini.remove("web", &instance(1, "1").id);
-    assert_eq!(tokio::time::timeout(LIMIT, leaders.next()).await.unwrap().unwrap().addr, "10.0.0.2:80");
+    assert_eq!(tokio::time::timeout(limit(), leaders.next()).await.unwrap().unwrap().addr, "10.0.0.2:80");
 }
 
 #[tokio::test]
@@ -138,7 +140,7 @@ async fn waiting_for_instances_ends_with_them_or_at_its_limit() {
     let client = client(&[server.address]);
     let waiting = {
         let client = client.clone();
-        tokio::spawn(async move { client.wait_for_instances("web", 2, LIMIT).await })
+        tokio::spawn(async move { client.wait_for_instances("web", 2, limit()).await })
     };
     mini.put("web", &instance(2, "1"));
     mini.put("web", &instance(1, "1"));
@@ -154,7 +156,7 @@ async fn a_registration_beats_changes_recovers_and_withdraws() {
     let server = mini.start(None).await;
     let registration = client(&[server.address]).register("web", instance(1, "1"));
     // The service does not exist: made on the way.
-    assert!(registration.wait(LIMIT).await);
+    assert!(registration.wait(limit()).await);
     let data = || mini.data.lock().unwrap();
     assert_eq!(data().services["web"].instances.len(), 1);
 
@@ -225,7 +227,7 @@ async fn documents_are_written_by_one_of_many_at_a_time() {
     assert_eq!(count.update(|_| None).await.unwrap(), None);
     let mut seen = 0;
     while seen < 40 {
-        let next = tokio::time::timeout(LIMIT, watch.next()).await.unwrap().unwrap().value;
+        let next = tokio::time::timeout(limit(), watch.next()).await.unwrap().unwrap().value;
         assert!(next > seen, "{next} after {seen}");
         seen = next;
     }

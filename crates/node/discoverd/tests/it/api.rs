@@ -227,7 +227,7 @@ async fn a28_after_shutdown_open_connections_are_refused_and_new_ones_not_accept
         }
     })
     .await;
-    tokio::time::timeout(LIMIT, node.discoverd.ended()).await.unwrap();
+    tokio::time::timeout(limit(), node.discoverd.ended()).await.unwrap();
     node.discoverd.shutdown().await;
     connection.abort();
 }
@@ -264,6 +264,6 @@ async fn connections_that_do_not_speak_http_are_closed() {
     let mut stream = tokio::net::TcpStream::connect(node.addr).await.unwrap();
     stream.write_all(b"\xffraft").await.unwrap();
     let mut rest = Vec::new();
-    let _ = tokio::time::timeout(LIMIT, stream.read_to_end(&mut rest)).await.unwrap();
+    let _ = tokio::time::timeout(limit(), stream.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.is_empty());
 }

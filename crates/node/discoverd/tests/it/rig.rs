@@ -18,7 +18,9 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 /// Everything that is waited for happens within this, also on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) fn limit() -> Duration {
+    flynn_patience::seconds(30)
+}
 
 /// A node with the folder of its store.
 pub(crate) struct TestNode {
@@ -94,7 +96,7 @@ pub(crate) async fn leader_of(nodes: &[TestNode]) -> usize {
 
 /// Polls until there is a value.
 pub(crate) async fn eventually<T, F: Future<Output = Result<T, String>>>(what: &str, mut look: impl FnMut() -> F) -> T {
-    let deadline = tokio::time::Instant::now() + LIMIT;
+    let deadline = tokio::time::Instant::now() + limit();
     loop {
         match look().await {
             Ok(value) => return value,
@@ -108,7 +110,7 @@ impl TestNode {
     /// Waits for a leader.
     pub(crate) async fn leader(&self) -> SocketAddr {
         let mut leader = self.discoverd.leader_addr();
-        let found = tokio::time::timeout(LIMIT, leader.wait_for(Option::is_some)).await.expect("a leader");
+        let found = tokio::time::timeout(limit(), leader.wait_for(Option::is_some)).await.expect("a leader");
         found.unwrap().unwrap()
     }
 
@@ -281,7 +283,7 @@ impl Events {
             if let Some(line) = self.lines.pop_front() {
                 return Some(line);
             }
-            let frame = tokio::time::timeout(LIMIT, self.body.frame()).await.expect("something on the stream")?;
+            let frame = tokio::time::timeout(limit(), self.body.frame()).await.expect("something on the stream")?;
             let bytes = frame.ok()?.into_data().unwrap();
             self.buffer.push_str(std::str::from_utf8(&bytes).unwrap());
             while let Some((line, rest)) = self.buffer.split_once('\n') {

@@ -155,7 +155,7 @@ async fn b12_a_reader_that_stops_reading_is_cut_and_delays_nobody() {
     // The connection ends, after whatever had been written to it.
     let mut rest = vec![0; 1 << 20];
     let drained = async { while lazy.read(&mut rest).await.is_ok_and(|n| n > 0) {} };
-    tokio::time::timeout(LIMIT, drained).await.expect("the slow reader's connection is cut");
+    tokio::time::timeout(limit(), drained).await.expect("the slow reader's connection is cut");
 }
 
 #[tokio::test]

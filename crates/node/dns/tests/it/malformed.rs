@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, Registry, query, raw_udp, start, texts, udp, with_edns};
+use crate::support::{Registry, patience, query, raw_udp, start, texts, udp, with_edns};
 
 async fn assert_alive(addr: SocketAddr) {
     let answer = udp(addr, &query("web.discoverd.", RecordType::A)).await;
@@ -79,7 +79,7 @@ async fn connections_that_stall_or_lie_do_not_disturb_others() {
     let mut empty = TcpStream::connect(addr).await.unwrap();
     empty.write_all(&[0, 0]).await.unwrap();
     for stream in [&mut cut, &mut empty] {
-        let closed = timeout(PATIENCE, stream.read(&mut [0; 10])).await.expect("closed in time");
+        let closed = timeout(patience(), stream.read(&mut [0; 10])).await.expect("closed in time");
         assert_eq!(closed.unwrap_or(0), 0);
     }
     // Several queries in one write are answered in order.
@@ -94,13 +94,15 @@ async fn connections_that_stall_or_lie_do_not_disturb_others() {
     }
     stream.write_all(&packets).await.unwrap();
     for id in 1..=50u16 {
-        let len = timeout(PATIENCE, stream.read_u16()).await.unwrap().unwrap();
+        let len = timeout(patience(), stream.read_u16()).await.unwrap().unwrap();
         let mut packet = vec![0; len.into()];
         stream.read_exact(&mut packet).await.unwrap();
         assert_eq!(Message::from_vec(&packet).unwrap().metadata.id, id);
     }
     assert_alive(addr).await;
-    timeout(Duration::from_secs(5), server.shutdown()).await.expect("the stalled connection does not hold the end up");
+    timeout(flynn_patience::seconds(5), server.shutdown())
+        .await
+        .expect("the stalled connection does not hold the end up");
 }
 
 proptest! {

@@ -13,7 +13,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) fn patience() -> Duration {
+    flynn_patience::seconds(20)
+}
 
 #[derive(Default)]
 pub(crate) struct Registry {
@@ -71,7 +73,7 @@ pub(crate) async fn raw_udp(server: SocketAddr, packet: &[u8]) -> Vec<u8> {
     socket.connect(server).await.unwrap();
     socket.send(packet).await.unwrap();
     let mut buffer = vec![0; 65535];
-    let len = timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("answer in time").unwrap();
+    let len = timeout(patience(), socket.recv(&mut buffer)).await.expect("answer in time").unwrap();
     buffer.truncate(len);
     buffer
 }
@@ -87,7 +89,7 @@ pub(crate) async fn tcp(server: SocketAddr, message: &Message) -> Message {
     let packet = message.to_vec().unwrap();
     stream.write_u16(packet.len() as u16).await.unwrap();
     stream.write_all(&packet).await.unwrap();
-    let len = timeout(PATIENCE, stream.read_u16()).await.expect("answer in time").unwrap();
+    let len = timeout(patience(), stream.read_u16()).await.expect("answer in time").unwrap();
     let mut answer = vec![0; len.into()];
     stream.read_exact(&mut answer).await.unwrap();
     Message::from_vec(&answer).unwrap()

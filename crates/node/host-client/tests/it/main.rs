@@ -17,7 +17,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-const LIMIT: Duration = Duration::from_secs(20);
+fn limit() -> Duration {
+    flynn_patience::seconds(20)
+}
 
 async fn start(router: Router) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -147,7 +149,7 @@ fn request() -> AttachRequest {
 }
 
 async fn next(receiver: &mut AttachReceiver) -> Result<Option<Frame>, AttachError> {
-    tokio::time::timeout(LIMIT, receiver.next()).await.expect("no frame")
+    tokio::time::timeout(limit(), receiver.next()).await.expect("no frame")
 }
 
 #[tokio::test]

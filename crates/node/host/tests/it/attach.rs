@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Dir, PATIENCE, TestHost, job, waiting_job};
+use crate::support::{Dir, TestHost, job, patience, waiting_job};
 
 struct Attached(TcpStream);
 
@@ -28,7 +28,7 @@ impl Attached {
 
     async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.unwrap().unwrap();
+        tokio::time::timeout(patience(), self.0.read_to_end(&mut rest)).await.unwrap().unwrap();
         rest
     }
 }

@@ -6,7 +6,7 @@ use flynn_container::{Runtime, RuntimeConfig};
 use flynn_types::host::attach::{self, Frame};
 use flynn_types::host::{AttachRequest, Job, JobEventKind, JobStatus, Mountspec};
 
-use crate::support::{Dir, Options, PATIENCE, TestHost, kinds, pack, spec};
+use crate::support::{Dir, Options, TestHost, kinds, pack, patience, spec};
 
 /// A root file system of busybox.
 fn busybox(dir: &Dir) -> Mountspec {
@@ -71,7 +71,7 @@ impl World {
         let init = target.join("x86_64-unknown-linux-gnu/tiny/flynn-init");
         assert!(init.exists(), "run script/build-init first");
         let runtime = RuntimeConfig {
-            supervisor: vec![profile.join("examples/supervise").to_str().unwrap().to_owned()],
+            supervisor: vec![profile.join("examples/supervise_jobs").to_str().unwrap().to_owned()],
             cgroup_root: self.cgroups.0.clone(),
             ..RuntimeConfig::new(init)
         };
@@ -121,7 +121,7 @@ async fn a_job_runs_and_who_attached_before_misses_nothing() {
         kinds(&mut events, 4).await
     };
     let ((mut text, last), kinds) =
-        tokio::time::timeout(PATIENCE, async { tokio::join!(attached, run) }).await.unwrap();
+        tokio::time::timeout(patience(), async { tokio::join!(attached, run) }).await.unwrap();
     use JobEventKind::{Cleanup, Create, Start, Stop};
     assert_eq!(kinds, [Create, Start, Stop, Cleanup]);
     assert_eq!(last, Some(Frame::Exit(7)));
@@ -177,7 +177,7 @@ async fn input_reaches_the_job_and_its_end_too() {
             }
         }
     };
-    let (_, (received, last)) = tokio::time::timeout(PATIENCE, async { tokio::join!(write, read) }).await.unwrap();
+    let (_, (received, last)) = tokio::time::timeout(patience(), async { tokio::join!(write, read) }).await.unwrap();
     assert!(received == big, "{} bytes", received.len());
     assert_eq!(last, Frame::Exit(0));
     host.job_when("host1-1", |_| !world.dir.join("run/container/host1-1").exists()).await;

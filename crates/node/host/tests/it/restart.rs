@@ -97,7 +97,7 @@ async fn what_belongs_to_no_known_job_is_removed() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(crate::support::PATIENCE, gone).await.unwrap();
+    tokio::time::timeout(crate::support::patience(), gone).await.unwrap();
     assert!(dir.mounts().is_empty(), "{:?}", dir.mounts());
     assert!(kept.exists(), "what cannot be a job's is not ours");
     host.leave().await;
@@ -197,7 +197,7 @@ async fn a_full_disk_refuses_jobs_and_is_got_over() {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(crate::support::PATIENCE, retried).await.unwrap();
+    tokio::time::timeout(crate::support::patience(), retried).await.unwrap();
     host.client.stop_job("host1-1").await.unwrap();
     assert_eq!(host.ended("host1-1").await.status, JobStatus::Done);
     host.leave().await;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::support::{Dir, Options, PATIENCE, TestHost, job, waiting_job};
+use crate::support::{Dir, Options, TestHost, job, patience, waiting_job};
 
 #[tokio::test]
 async fn tags_are_merged_and_survive_the_daemon() {
@@ -118,7 +118,7 @@ async fn webhooks_tell_of_jobs_and_of_the_daemon_without_secrets() {
     odd.config.env.insert("PASSWORD".into(), "hunter2".into());
     host.client.add_job(&odd).await.unwrap();
     let mut next = async |code: &str| {
-        let event = tokio::time::timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+        let event = tokio::time::timeout(patience(), events.recv()).await.unwrap().unwrap();
         assert_eq!(event["code"], code, "{event}");
         assert!(!event.to_string().contains("hunter2"), "{event}");
     };

@@ -20,7 +20,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Longest that anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) fn patience() -> Duration {
+    flynn_patience::seconds(30)
+}
 
 /// A folder that takes all its mounts with it, also when the test fails.
 pub(crate) struct Dir(PathBuf);
@@ -185,7 +187,7 @@ impl TestHost {
         let receive = async {
             let _ = read.read_to_end(&mut answer).await; // reset, when it did not want the rest
         };
-        tokio::time::timeout(PATIENCE, async { tokio::join!(send, receive) }).await.unwrap();
+        tokio::time::timeout(patience(), async { tokio::join!(send, receive) }).await.unwrap();
         Reply::parse(&answer)
     }
 
@@ -212,7 +214,7 @@ impl TestHost {
                 let _ = tokio::time::timeout(Duration::from_millis(50), events.next()).await;
             }
         };
-        match tokio::time::timeout(PATIENCE, wait).await {
+        match tokio::time::timeout(patience(), wait).await {
             Ok(job) => job,
             Err(_) => panic!("still {:?}", self.client.job(id).await),
         }
@@ -323,7 +325,7 @@ pub(crate) async fn kinds(
 ) -> Vec<JobEventKind> {
     let mut kinds = Vec::new();
     while kinds.len() < count {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.unwrap_or_else(|_| panic!("only {kinds:?}"));
+        let event = tokio::time::timeout(patience(), events.next()).await.unwrap_or_else(|_| panic!("only {kinds:?}"));
         kinds.push(event.unwrap().unwrap().event);
     }
     kinds

@@ -10,7 +10,9 @@ use flynn_types::host::{Job, metadata};
 use flynn_types::init::{SpoolProgress, spool};
 use tokio::sync::watch;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) fn patience() -> Duration {
+    flynn_patience::seconds(30)
+}
 pub(crate) const APP: &str = "5f2c6f0e-8f2b-4a3e-9d0a-3f6f3c1f7b11";
 
 /// A directory with room for logs, state and run directories.
@@ -142,7 +144,7 @@ impl Spool {
 
 /// Waits until `condition` gives a value.
 pub(crate) async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + patience();
     loop {
         if let Some(value) = condition() {
             return value;
@@ -153,5 +155,5 @@ pub(crate) async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T
 }
 
 pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
+    tokio::time::timeout(patience(), future).await.unwrap_or_else(|_| panic!("in vain: {what}"))
 }

@@ -67,7 +67,7 @@ fn a_daemon_restart_loses_no_packet() {
     let (mut one, mut two) = (world.started(1), world.started(2));
     let (a, b) = (one.container("a"), two.container("b"));
     let (echo, socket) = (b.echo(), a.client());
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.set_read_timeout(Some(flynn_patience::seconds(2))).unwrap();
     reaches(&socket, echo.address);
     let restarts = std::thread::spawn(move || {
         for _ in 0..3 {

@@ -19,7 +19,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 /// Longest wait for anything.
-const LIMIT: Duration = Duration::from_secs(20);
+fn limit() -> Duration {
+    flynn_patience::seconds(20)
+}
 
 /// A lease document in memory, with compare-and-set.
 pub(crate) struct MemoryStore {
@@ -131,7 +133,7 @@ pub(crate) struct Host {
 impl Host {
     /// Runs a future on a thread in the host's namespace.
     pub(crate) fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
-        let limited = async { tokio::time::timeout(LIMIT, future).await.expect("done in time") };
+        let limited = async { tokio::time::timeout(limit(), future).await.expect("done in time") };
         self.runtime.block_on(self.runtime.spawn(limited)).unwrap()
     }
 
@@ -201,7 +203,7 @@ impl Container {
 
 pub(crate) fn client(namespace: &File) -> UdpSocket {
     let socket = inside(namespace, || UdpSocket::bind("0.0.0.0:0").unwrap());
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(200) * flynn_patience::factor())).unwrap();
     socket
 }
 
@@ -253,7 +255,7 @@ pub(crate) fn ask(client: &UdpSocket, to: SocketAddr, message: &[u8]) -> Option<
 }
 
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
+    let end = Instant::now() + limit();
     while !done() {
         assert!(Instant::now() < end, "still not so: {what}");
         std::thread::sleep(Duration::from_millis(10));

@@ -91,7 +91,7 @@ pub(crate) fn wait_until(mut done: impl FnMut() -> Result<(), String>) {
     loop {
         match done() {
             Ok(()) => return,
-            Err(seen) => assert!(start.elapsed() < Duration::from_secs(20), "still {seen}"),
+            Err(seen) => assert!(start.elapsed() < flynn_patience::seconds(20), "still {seen}"),
         }
         std::thread::sleep(Duration::from_millis(10));
     }
