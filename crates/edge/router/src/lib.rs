@@ -43,5 +43,5 @@ mod worker;
 pub use cookie::{CookieKey, InvalidCookieKey};
 pub use route::InvalidRoute;
 pub use router::{ListenError, Router, Serving};
-pub use settings::{HttpPort, Limits, Settings};
+pub use settings::{HttpPort, Limits, Page, Settings};
 pub use tls::{DefaultCertificate, InvalidCertificate};

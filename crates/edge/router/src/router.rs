@@ -11,7 +11,7 @@ use flynn_http::ServerOptions;
 use flynn_telemetry::Metrics;
 use rustls::server::ProducesTickets;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -182,6 +182,11 @@ impl Serving {
     /// Where sources send what they know.
     pub fn changes(&self) -> Changes {
         self.router.changes()
+    }
+
+    /// Tells whenever changes have been applied: requests that come later see them.
+    pub fn applied(&self) -> watch::Receiver<()> {
+        self.router.views.changed.clone()
     }
 
     /// Ends: takes no more connections, finishes requests for at most [`Limits::drain`](crate::Limits::drain), and then

@@ -8,6 +8,9 @@ use bytes::Bytes;
 use crate::cookie::CookieKey;
 use crate::tls::DefaultCertificate;
 
+/// A page of HTML.
+pub type Page = Bytes;
+
 /// How long the router waits for what, and how much it keeps (spec router section 14).
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -76,7 +79,7 @@ pub struct Settings {
     pub cookie_key: CookieKey,
     pub default_certificate: Option<DefaultCertificate>,
     /// HTML for clients of services that cannot answer.
-    pub unavailable_page: Option<Bytes>,
+    pub unavailable_page: Option<Page>,
     /// Threads that serve connections.
     pub workers: usize,
     /// Write a line for each request.
