@@ -4,8 +4,8 @@ mod options;
 
 use anyhow::Context as _;
 use flynn_discoverd_client::Client;
-use flynn_router::source::{discoverd, file};
 use flynn_router::Router;
+use flynn_router::source::{discoverd, file};
 use flynn_telemetry::{LogConfig, Metrics};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -45,7 +45,9 @@ async fn serve(options: &Options, vars: impl Fn(&str) -> Option<String>) -> anyh
     }
     router.synced().await;
     let serving = router.listen(env!("CARGO_PKG_VERSION")).await?;
-    for (address, kind) in serving.addresses().iter().zip(["http", "https"].into_iter().chain(std::iter::repeat("extra"))) {
+    for (address, kind) in
+        serving.addresses().iter().zip(["http", "https"].into_iter().chain(std::iter::repeat("extra")))
+    {
         info!(%address, kind, "listening");
     }
     ended().await?;

@@ -23,6 +23,18 @@ impl From<TcpStream> for Replay {
     }
 }
 
+impl Replay {
+    /// The first `count` bytes that are to come, which are read again afterwards; fewer when the client ends before.
+    pub(crate) async fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
+        while self.first.len() < count {
+            if self.stream.read_buf(&mut self.first).await? == 0 {
+                break;
+            }
+        }
+        Ok(&self.first[..count.min(self.first.len())])
+    }
+}
+
 /// Reads a PROXY header, if there is one. A client that sends nothing is left to the next limit.
 pub(crate) async fn read_proxy_header(mut stream: TcpStream) -> io::Result<(Option<SocketAddr>, Replay)> {
     let mut first = BytesMut::new();

@@ -67,7 +67,8 @@ pub(crate) fn place(route: &Route) -> Result<Place, InvalidRoute> {
         RouteKind::Tcp => Ok(Place::Tcp { port: route.port }),
         RouteKind::Http => {
             let domain = canonical(&route.domain);
-            if !is_domain(&domain) {
+            // `*.` is a wildcard of nothing, not the catch-all with a final dot.
+            if !is_domain(&domain) || route.domain == "*." {
                 return Err(InvalidRoute::Domain { id: id(), domain: (*route.domain).into() });
             }
             let path = match &*route.path {
@@ -83,7 +84,10 @@ pub(crate) fn place(route: &Route) -> Result<Place, InvalidRoute> {
 
 fn is_domain(domain: &str) -> bool {
     let name = domain.strip_prefix("*.").unwrap_or(domain);
-    domain == "*" || (!name.is_empty() && name.len() <= 255 && !name.contains(|c: char| c == '*' || c == '/' || c.is_whitespace()))
+    domain == "*"
+        || (!name.is_empty()
+            && name.len() <= 255
+            && !name.contains(|c: char| c == '*' || c == '/' || c.is_whitespace()))
 }
 
 #[cfg(test)]

@@ -101,5 +101,8 @@ async fn sweep(worker: Rc<Worker>, mut changed: watch::Receiver<()>) {
 
 fn backends(shared: &Shared) -> HashSet<u64> {
     let services = shared.services.load();
-    services.values().flat_map(|service| service.members().backends.iter().map(|backend| backend.id).collect::<Vec<_>>()).collect()
+    services
+        .values()
+        .flat_map(|service| service.members().backends.iter().map(|backend| backend.id).collect::<Vec<_>>())
+        .collect()
 }

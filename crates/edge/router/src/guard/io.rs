@@ -91,7 +91,10 @@ enum Closing {
     /// The stand-in was passed on; nothing else will be.
     Refused,
     /// Our side is closed; the client's last bytes are thrown away until it closes, too.
-    Lingering { left: usize, until: Pin<Box<Sleep>> },
+    Lingering {
+        left: usize,
+        until: Pin<Box<Sleep>>,
+    },
 }
 
 impl<S> Guarded<S> {

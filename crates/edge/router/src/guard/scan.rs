@@ -21,8 +21,10 @@ pub(crate) struct Scanner {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// At a head, or in one of which so many bytes hold no end.
-    Head { searched: usize },
+    /// At a head, or in one of which so many bytes were parsed and hold no end.
+    Head {
+        searched: usize,
+    },
     /// In a body with so many bytes left.
     Body(u64),
     Chunks(Chunk),
@@ -33,12 +35,23 @@ enum State {
 #[derive(Debug, PartialEq, Eq)]
 enum Chunk {
     /// In the line of a chunk's size: what is read of it, and whether its digits are over.
-    Size { size: u64, digits: bool, length: usize, cr: bool },
+    Size {
+        size: u64,
+        digits: bool,
+        length: usize,
+        cr: bool,
+    },
     Data(u64),
     /// Behind the data, before its CR LF.
-    DataEnd { cr: bool },
+    DataEnd {
+        cr: bool,
+    },
     /// In the trailer section, with the bytes of the present line and of all.
-    Trailer { line: usize, length: usize, cr: bool },
+    Trailer {
+        line: usize,
+        length: usize,
+        cr: bool,
+    },
 }
 
 /// What became of the bytes that were fed.
@@ -92,7 +105,9 @@ impl Scanner {
                         *searched = 0;
                         continue;
                     }
-                    if *searched > 0 && !has_head_end(rest, *searched) {
+                    // Parsed anew at the end of each line, of which a head has few: a slow client costs little.
+                    let is_new_line = rest[*searched..].contains(&b'\n');
+                    if *searched > 0 && !is_new_line {
                         *searched = rest.len();
                         let refused = (rest.len() > MAX_HEAD).then_some(Refusal::HeadTooLarge);
                         return Scanned { cleared, refused };
@@ -114,19 +129,6 @@ impl Scanner {
         }
         Scanned { cleared, refused: None }
     }
-}
-
-/// Whether a head may end in `bytes`, of which the first `searched` ones hold no end.
-fn has_head_end(bytes: &[u8], searched: usize) -> bool {
-    let from = searched.saturating_sub(3);
-    let mut rest = &bytes[from..];
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
-        rest = &rest[at + 1..];
-        if rest.starts_with(b"\n") || rest.starts_with(b"\r\n") {
-            return true;
-        }
-    }
-    false
 }
 
 /// Length of the head at the begin of `bytes`, and what follows it; `None` while it is incomplete.

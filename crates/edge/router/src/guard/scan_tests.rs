@@ -31,7 +31,9 @@ fn sound_requests_pass_byte_by_byte_and_at_once() {
         format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab\r\nc{GET}"),
         format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nabcde{GET}"),
         format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n{GET}"),
-        format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=y\r\na\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n{GET}"),
+        format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=y\r\na\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n{GET}"
+        ),
         format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\nZ:\r\n\r\n{GET}"),
         "GET / HTTP/1.0\r\n\r\n".to_owned(),
     ] {
@@ -123,7 +125,8 @@ proptest::proptest! {
         ]), 0..20),
         size in 1..9_usize,
     ) {
-        let stream = parts.concat();
+        // Without its last line a head may be refused early or late.
+        let stream = parts.concat() + "\r\n\r\n";
         let (whole, pieces) = (run(stream.as_bytes(), stream.len().max(1)), run(stream.as_bytes(), size));
         proptest::prop_assert_eq!(whole.1.is_some(), pieces.1.is_some());
         proptest::prop_assert_eq!(whole.0, pieces.0);

@@ -94,7 +94,8 @@ fn b8_b9_b10_connection_decides_what_stays() {
 
 #[test]
 fn nobody_removes_what_says_where_a_message_goes_or_ends() {
-    let map = forwarded(&[("connection", "host, content-length, x-forwarded-for"), ("host", "h"), ("content-length", "1")]);
+    let map =
+        forwarded(&[("connection", "host, content-length, x-forwarded-for"), ("host", "h"), ("content-length", "1")]);
     assert!(map.contains_key("host") && map.contains_key("content-length") && map.contains_key("x-forwarded-for"));
 }
 

@@ -180,12 +180,10 @@ mod tests {
         assert!(kind.starts_with("text/html") && body.contains("the-id"), "{body}");
         let (_, kind, body) = made(Reason::Unavailable, "text/html;q=0.1, application/json", None);
         let json: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((kind.as_str(), &json["code"], &json["retry"], &json["request_id"]), (
-            "application/json",
-            &"service_unavailable".into(),
-            &true.into(),
-            &"the-id".into(),
-        ));
+        assert_eq!(
+            (kind.as_str(), &json["code"], &json["retry"], &json["request_id"]),
+            ("application/json", &"service_unavailable".into(), &true.into(), &"the-id".into(),)
+        );
     }
 
     #[test]

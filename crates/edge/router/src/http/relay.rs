@@ -89,8 +89,7 @@ pub(super) async fn relay(
             response.headers_mut().remove(name);
         }
     }
-    let connection =
-        (route.keep_alive && !upgrade).then(|| (Rc::clone(&exchange.worker), answered.sender));
+    let connection = (route.keep_alive && !upgrade).then(|| (Rc::clone(&exchange.worker), answered.sender));
     response.map(|incoming| ResponseBody::relayed(Relayed { incoming, record, connection }, busy))
 }
 

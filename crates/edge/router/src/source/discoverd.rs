@@ -24,9 +24,9 @@ pub async fn follow(client: Client, mut interest: Interest, changes: Changes) {
             keep
         });
         for service in wanted.iter() {
-            watches.entry(Arc::clone(service)).or_insert_with(|| {
-                running.spawn(follow_service(client.clone(), Arc::clone(service), changes.clone()))
-            });
+            watches
+                .entry(Arc::clone(service))
+                .or_insert_with(|| running.spawn(follow_service(client.clone(), Arc::clone(service), changes.clone())));
         }
         tokio::select! {
             change = interest.changed() => if change.is_err() { return },
@@ -51,7 +51,8 @@ async fn follow_service(client: Client, service: Arc<str>, changes: Changes) {
 
 /// The instances of a view. One whose address is none cannot be reached and is left out.
 fn membership(service: &str, view: &View) -> Membership {
-    let meta = |meta: &BTreeMap<String, String>, key: &str| meta.get(key).map(|value| (**value).into()).unwrap_or_default();
+    let meta =
+        |meta: &BTreeMap<String, String>, key: &str| meta.get(key).map(|value| (**value).into()).unwrap_or_default();
     let instances = view.instances.values().filter_map(|instance| match instance.addr.parse() {
         Ok(address) => {
             let (app, job_id) = (meta(&instance.meta, "FLYNN_APP_NAME"), meta(&instance.meta, "FLYNN_JOB_ID"));

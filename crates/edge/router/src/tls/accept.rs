@@ -7,15 +7,19 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::proxied::Replay;
 use crate::shared::Shared;
 use crate::table::host_name;
 
-/// A fatal alert `unrecognized_name` in clear (RFC 8446 section 6, RFC 6066 section 3).
+/// Fatal alerts in clear (RFC 8446 section 6).
+const PROTOCOL_VERSION: &[u8] = &[0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 70];
 const UNRECOGNIZED_NAME: &[u8] = &[0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 112];
+/// Bytes of a ClientHello up to the end of its version.
+const HELLO_VERSION_END: usize = 11;
 
 /// The TLS side of one port.
 #[derive(Clone)]
@@ -40,19 +44,30 @@ impl Acceptor {
     }
 }
 
-/// Does the handshake. Who asks for a name that no route has learns just that.
-pub(crate) async fn handshake<S>(acceptor: &Acceptor, stream: S) -> io::Result<TlsStream<S>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+/// Does the handshake. Who asks for a name that no route has learns just that, and so does who speaks only old versions.
+pub(crate) async fn handshake(acceptor: &Acceptor, mut stream: Replay) -> io::Result<TlsStream<Replay>> {
+    // rustls misses an extension that such clients never send, and complains about that instead.
+    if is_before_tls12(stream.peek(HELLO_VERSION_END).await?) {
+        return refuse(&mut stream, PROTOCOL_VERSION, "the client knows only versions before TLS 1.2").await;
+    }
     let mut start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
     if acceptor.certificates.choose(start.client_hello().server_name()).is_none() {
-        // Best effort: the connection ends either way.
-        let _ = start.io.write_all(UNRECOGNIZED_NAME).await;
-        let _ = start.io.shutdown().await;
-        return Err(io::Error::other("no certificate for the name that the client asks for"));
+        let reason = "no certificate for the name that the client asks for";
+        return refuse(&mut start.io, UNRECOGNIZED_NAME, reason).await;
     }
     start.into_stream(Arc::clone(&acceptor.config)).await
+}
+
+/// Says why there is no handshake. Best effort: the connection ends either way.
+async fn refuse<T>(stream: &mut Replay, alert: &[u8], reason: &str) -> io::Result<T> {
+    let _ = stream.write_all(alert).await;
+    let _ = stream.shutdown().await;
+    Err(io::Error::other(reason))
+}
+
+/// Whether a connection begins with the ClientHello of a version that is too old. Newer ones all say 1.2 here.
+fn is_before_tls12(first: &[u8]) -> bool {
+    matches!(first, [0x16, 3, _, _, _, 1, _, _, _, 3, minor] if *minor < 3)
 }
 
 /// Finds certificates in the present routes.

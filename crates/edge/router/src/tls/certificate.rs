@@ -24,9 +24,8 @@ pub enum InvalidCertificate {
 
 /// Reads a chain, leaf first, and its key. The chain is presented as it stands.
 pub(crate) fn certified_key(chain: &str, key: &str) -> Result<CertifiedKey, InvalidCertificate> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(InvalidCertificate::Pem)?;
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().map_err(InvalidCertificate::Pem)?;
     if chain.is_empty() {
         return Err(InvalidCertificate::Empty);
     }

@@ -4,5 +4,5 @@ mod accept;
 mod certificate;
 
 pub(crate) use accept::{Acceptor, handshake};
-pub use certificate::{DefaultCertificate, InvalidCertificate};
 pub(crate) use certificate::CertificateCache;
+pub use certificate::{DefaultCertificate, InvalidCertificate};

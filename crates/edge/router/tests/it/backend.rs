@@ -23,8 +23,6 @@ pub(crate) struct Seen {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
-    /// Number of the connection that it came on, from 1.
-    pub(crate) connection: usize,
 }
 
 impl Seen {
@@ -60,7 +58,7 @@ impl Backend {
         let answer = Arc::new(answer);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let book = Arc::clone(&seen);
-        let serve = move |stream: TcpStream, connection: usize| {
+        let serve = move |stream: TcpStream| {
             let (answer, book) = (Arc::clone(&answer), Arc::clone(&book));
             async move {
                 let service = service_fn(move |request: Request<Incoming>| {
@@ -76,7 +74,7 @@ impl Backend {
                             },
                         );
                         let target = head.uri.to_string();
-                        let seen = Seen { target, headers: head.headers, body, trailers, connection };
+                        let seen = Seen { target, headers: head.headers, body, trailers };
                         let response = answer(&seen);
                         lock(&book).push(seen);
                         Ok::<_, Infallible>(response)
@@ -96,10 +94,10 @@ impl Backend {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Self::serving(move |stream, _| script(Client::new(stream))).await
+        Self::serving(move |stream| script(Client::new(stream))).await
     }
 
-    async fn serving<F>(serve: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static) -> Self
+    async fn serving<F>(serve: impl Fn(TcpStream) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -110,8 +108,8 @@ impl Backend {
         let task = tokio::spawn(async move {
             let mut running = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-                running.spawn(serve(stream, number));
+                count.fetch_add(1, Ordering::SeqCst);
+                running.spawn(serve(stream));
             }
         });
         Self { address, connections, seen: Arc::default(), task }

@@ -179,7 +179,7 @@ async fn c12_bodies_pass_in_constant_memory() {
     const SIZE: usize = 1 << 28;
     let backend = Backend::scripted(async |mut backend| {
         backend.head_of_request().await;
-        let mut left = SIZE;
+        let mut left = SIZE - backend.read_already();
         let mut space = vec![0; 1 << 16];
         while left > 0 {
             left -= backend.stream.read(&mut space).await.expect("the upload comes");
@@ -199,7 +199,7 @@ async fn c12_bodies_pass_in_constant_memory() {
         client.send(&piece).await;
     }
     assert_eq!(client.head().await.status, 200);
-    let (mut left, mut space) = (SIZE, vec![0; 1 << 16]);
+    let (mut left, mut space) = (SIZE - client.read_already(), vec![0; 1 << 16]);
     while left > 0 {
         let read = within(client.stream.read(&mut space)).await.expect("the download comes");
         assert!(read > 0);

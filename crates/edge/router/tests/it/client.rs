@@ -15,7 +15,6 @@ pub(crate) struct Client<S = TcpStream> {
 /// A response as it came.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) version: u8,
     pub(crate) status: u16,
     /// In the order of their coming, names in lower case.
     pub(crate) headers: Vec<(String, String)>,
@@ -116,6 +115,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.buffer.drain(..count).collect()
     }
 
+    /// Number of bytes that came with what was asked for; they are dropped.
+    pub(crate) fn read_already(&mut self) -> usize {
+        std::mem::take(&mut self.buffer).len()
+    }
+
     /// Everything until the connection ends.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {}
@@ -198,12 +202,8 @@ fn parse_head(head: &[u8]) -> Answer {
     let mut lines = text.trim_end().split("\r\n");
     let status_line = lines.next().expect("a status line");
     let mut words = status_line.split(' ');
-    let version = match words.next() {
-        Some("HTTP/1.0") => 0,
-        Some("HTTP/1.1") => 1,
-        other => panic!("{other:?} begins no response"),
-    };
+    assert!(matches!(words.next(), Some("HTTP/1.0" | "HTTP/1.1")), "{status_line:?} begins no response");
     let status = words.next().and_then(|status| status.parse().ok()).expect("a status");
     let headers = lines.map(field).collect();
-    Answer { version, status, headers, body: Vec::new(), trailers: Vec::new(), is_complete: true }
+    Answer { status, headers, body: Vec::new(), trailers: Vec::new(), is_complete: true }
 }

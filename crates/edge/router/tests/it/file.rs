@@ -19,7 +19,13 @@ fn text(host: &str, backend: &Backend) -> String {
 }
 
 /// How long it takes until the host has this answer, the file being written at once in one of two ways.
-async fn served_after(path: &Path, text: &str, in_place: bool, ask: impl AsyncFn() -> String, answer: &str) -> Duration {
+async fn served_after(
+    path: &Path,
+    text: &str,
+    in_place: bool,
+    ask: impl AsyncFn() -> String,
+    answer: &str,
+) -> Duration {
     if in_place {
         std::fs::write(path, text).expect("the folder is ours");
     } else {

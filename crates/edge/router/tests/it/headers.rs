@@ -48,7 +48,8 @@ async fn b2_b5_what_a_client_claims_is_appended_to_or_replaced() {
 async fn b6_b12_other_headers_pass_also_on_upgrades() {
     let (backend, rig) = rig().await;
     for connection in ["", "Connection: upgrade\r\nUpgrade: x\r\n"] {
-        let lines = "Proxy-Authenticate: a\r\nProxy-Authorization: b\r\nVia: c\r\nForwarded: d\r\nX-Forwarded-Host: e\r\n";
+        let lines =
+            "Proxy-Authenticate: a\r\nProxy-Authorization: b\r\nVia: c\r\nForwarded: d\r\nX-Forwarded-Host: e\r\n";
         ask(&rig, &format!("{connection}{lines}")).await;
         let seen = backend.last();
         let names = ["proxy-authenticate", "proxy-authorization", "via", "forwarded", "x-forwarded-host"];
@@ -76,11 +77,13 @@ async fn b7_a_clients_close_is_its_own() {
 #[tokio::test]
 async fn b8_b10_headers_of_one_hop_end_there() {
     let (backend, rig) = rig().await;
-    ask(&rig, "Connection: x-a, x-b\r\nConnection: x-c\r\nX-A: 1\r\nX-B: 1\r\nX-C: 1\r\nX-D: 1\r\nUpgrade: u\r\n").await;
+    ask(&rig, "Connection: x-a, x-b\r\nConnection: x-c\r\nX-A: 1\r\nX-B: 1\r\nX-C: 1\r\nX-D: 1\r\nUpgrade: u\r\n")
+        .await;
     let seen = backend.last();
-    assert_eq!(["x-a", "x-b", "x-c", "x-d", "upgrade", "connection"].map(|name| seen.header(name)), [
-        "", "", "", "1", "", ""
-    ]);
+    assert_eq!(
+        ["x-a", "x-b", "x-c", "x-d", "upgrade", "connection"].map(|name| seen.header(name)),
+        ["", "", "", "1", "", ""]
+    );
 }
 
 #[tokio::test]

@@ -41,7 +41,9 @@ async fn requests_that_could_be_smuggled_are_refused() {
 async fn a_refusal_waits_for_its_turn() {
     let (_backend, rig) = rig().await;
     let mut client = rig.client().await;
-    client.send("GET / HTTP/1.1\r\nHost: example.com\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: example.com\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
     assert_eq!(client.answer(false).await.text(), "b");
     let refusal = client.answer(false).await;
     assert_eq!((refusal.status, refusal.text().as_str()), (400, "400 Bad Request: missing required Host header"));

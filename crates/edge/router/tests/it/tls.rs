@@ -10,7 +10,7 @@ use http::{Request, Version};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{CertifiedIssuer, CertificateParams, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
@@ -104,7 +104,8 @@ async fn http2(stream: TlsStream<TcpStream>, hosts: &[&str]) -> Vec<(u16, String
     let driver = tokio::spawn(connection);
     let mut answers = Vec::new();
     for host in hosts {
-        let request = Request::builder().uri(format!("https://{host}/x?y")).header("cookie", "a=b").header("cookie", "c=d");
+        let request =
+            Request::builder().uri(format!("https://{host}/x?y")).header("cookie", "a=b").header("cookie", "c=d");
         let response = within(sender.send_request(request.body(Empty::<Bytes>::new()).expect("a request"))).await;
         let response = response.expect("a response");
         let status = response.status().as_u16();
@@ -202,11 +203,9 @@ async fn g7_protocols_are_agreed_on() {
     let backend = Backend::named("b").await;
     let routes = vec![with_certificate(route("a.org", "s"), &authority.issue(&["a.org"]))];
     let rig = Rig::start(routes, vec![members("s", &[backend.address])]).await;
-    for (offer, agreed) in [
-        (&["h2", "http/1.1"][..], Some(&b"h2"[..])),
-        (&["http/1.1"], Some(b"http/1.1")),
-        (&[], None),
-    ] {
+    for (offer, agreed) in
+        [(&["h2", "http/1.1"][..], Some(&b"h2"[..])), (&["http/1.1"], Some(b"http/1.1")), (&[], None)]
+    {
         let stream = authority.connect(rig.https(), "a.org", offer, rustls::ALL_VERSIONS).await.expect("a handshake");
         assert_eq!(stream.get_ref().1.alpn_protocol(), agreed);
         if agreed != Some(b"h2") {
@@ -236,10 +235,14 @@ async fn g12_a_corrupt_certificate_is_the_default_one() {
     let backend = Backend::named("b").await;
     let default = authority.issue(&["corrupt.org", "swapped.org"]);
     let good = with_certificate(route("good.org", "s"), &authority.issue(&["good.org"]));
-    let corrupt = Pair { chain: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----".into(), key: "x".into() };
+    let corrupt =
+        Pair { chain: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----".into(), key: "x".into() };
     let swapped = Pair { key: authority.issue(&["x"]).key, ..authority.issue(&["swapped.org"]) };
-    let routes =
-        vec![with_certificate(route("corrupt.org", "s"), &corrupt), with_certificate(route("swapped.org", "s"), &swapped), good];
+    let routes = vec![
+        with_certificate(route("corrupt.org", "s"), &corrupt),
+        with_certificate(route("swapped.org", "s"), &swapped),
+        good,
+    ];
     let rig = Rig::with(with_default(&default), routes, vec![members("s", &[backend.address])]).await;
     for name in ["good.org", "corrupt.org", "swapped.org"] {
         assert_eq!(authority.get(rig.https(), name).await, ok("b"), "{name}");
@@ -329,7 +332,8 @@ async fn h1_the_proxy_header_comes_before_tls() {
     let header = b"PROXY TCP4 1.1.1.123 20.2.2.2 1000 2000\r\n";
     tokio::io::AsyncWriteExt::write_all(&mut stream, header).await.expect("the router reads");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
     let config = builder.with_root_certificates(Arc::clone(&authority.roots)).with_no_client_auth();
     let name = ServerName::try_from("a.org").expect("a name");
     let stream = within(TlsConnector::from(Arc::new(config)).connect(name, stream)).await.expect("a handshake");
