@@ -4,12 +4,12 @@ mod options;
 
 use anyhow::Context as _;
 use flynn_discoverd_client::Client;
-use flynn_router::Router;
 use flynn_router::source::{discoverd, file};
+use flynn_router::{Page, Router};
 use flynn_telemetry::{LogConfig, Metrics};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info};
 
 pub(crate) use options::Options;
 
@@ -28,12 +28,7 @@ pub(crate) fn run(options: &Options, vars: impl Fn(&str) -> Option<String>) -> a
 
 async fn serve(options: &Options, vars: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     let mut settings = options.settings(&vars)?;
-    if let Some(url) = vars("ERROR_503_PAGE_URL") {
-        warn!(url, "ERROR_503_PAGE_URL is not fetched yet, give a file with --unavailable-page");
-    }
-    if let Some(path) = &options.unavailable_page {
-        settings.unavailable_page = Some(options::unavailable_page(path)?);
-    }
+    settings.unavailable_page = unavailable_page(options, vars("ERROR_503_PAGE_URL")).await?;
     let router = Router::new(settings, &Metrics::new("flynn_router"));
     let mut sources = JoinSet::new();
     // A file that is wrong at the start is a mistake of who starts us; later the last good state goes on.
@@ -54,6 +49,16 @@ async fn serve(options: &Options, vars: impl Fn(&str) -> Option<String>) -> anyh
     serving.drain().await;
     sources.shutdown().await;
     Ok(())
+}
+
+/// The operator's page. One that cannot be fetched is done without; a file that cannot be read is a mistake.
+async fn unavailable_page(options: &Options, url: Option<String>) -> anyhow::Result<Option<Page>> {
+    if let Some(path) = &options.unavailable_page {
+        return Ok(Some(Page::read(path).await?));
+    }
+    let Some(url) = url else { return Ok(None) };
+    let fetched = Page::fetch(&url).await.map_err(anyhow::Error::new);
+    Ok(fetched.inspect_err(|err| error!("ERROR_503_PAGE_URL is done without: {err:#}")).ok())
 }
 
 /// Waits for SIGTERM or SIGINT.

@@ -9,9 +9,6 @@ use clap::Args;
 use flynn_router::{CookieKey, DefaultCertificate, HttpPort, Limits, Settings};
 use tracing::warn;
 
-/// Longest page that is shown in place of a service.
-const LONGEST_PAGE: usize = 1_000_000;
-
 /// Options of the router; what they leave open, variables say.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -36,7 +33,7 @@ pub(crate) struct Options {
     /// Port of status and metrics [default: PORT, else 5000]
     #[arg(long)]
     api_port: Option<u16>,
-    /// HTML file shown while a service cannot answer
+    /// HTML file shown while a service cannot answer; wins over ERROR_503_PAGE_URL
     #[arg(long, value_name = "FILE")]
     pub(crate) unavailable_page: Option<PathBuf>,
     /// Threads that serve connections [default: one per core]
@@ -117,13 +114,6 @@ fn number(name: &str, text: &str) -> anyhow::Result<u16> {
 
 fn text(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
-}
-
-/// The page that is shown while a service cannot answer.
-pub(super) fn unavailable_page(path: &Path) -> anyhow::Result<flynn_router::Page> {
-    let mut page = text(path)?.into_bytes();
-    page.truncate(LONGEST_PAGE);
-    Ok(page.into())
 }
 
 #[cfg(test)]

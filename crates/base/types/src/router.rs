@@ -126,6 +126,48 @@ pub struct Backend {
     pub job_id: String,
 }
 
+/// What happened to a route or a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamEventKind {
+    Set,
+    Remove,
+    BackendUp,
+    BackendDown,
+    /// Nothing is in flight any more to a backend that is down.
+    BackendDrained,
+}
+
+impl StreamEventKind {
+    /// The name on the wire, which clients ask for.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Remove => "remove",
+            Self::BackendUp => "backend-up",
+            Self::BackendDown => "backend-down",
+            Self::BackendDrained => "backend-drained",
+        }
+    }
+}
+
+/// An item of the router's event stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEvent {
+    pub event: StreamEventKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Backend>,
+}
+
+impl StreamEvent {
+    /// An event that says nothing more.
+    pub fn new(event: StreamEventKind) -> Self {
+        Self { event, route: None, backend: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +191,26 @@ mod tests {
         assert_eq!(pair(r#"{"certificate":{"cert":"c","key":"k"}}"#), Some(("c".into(), "k".into())));
         assert_eq!(pair(r#"{"certificate":{"id":"only"}}"#), None);
         assert_eq!(pair(r#"{"certificate":null}"#), None);
+    }
+
+    #[test]
+    fn events_have_the_names_that_schedulers_ask_for() {
+        let backend = Backend { service: "s".into(), addr: "10.0.0.1:80".into(), ..Backend::default() };
+        for kind in [
+            StreamEventKind::Set,
+            StreamEventKind::Remove,
+            StreamEventKind::BackendUp,
+            StreamEventKind::BackendDown,
+            StreamEventKind::BackendDrained,
+        ] {
+            let event = StreamEvent { backend: Some(backend.clone()), ..StreamEvent::new(kind) };
+            let text = format!(
+                r#"{{"event":"{}","backend":{{"service":"s","addr":"10.0.0.1:80","app":"","job_id":""}}}}"#,
+                kind.as_str()
+            );
+            assert_eq!(serde_json::to_string(&event).unwrap(), text);
+            assert_eq!(serde_json::from_str::<StreamEvent>(&text).unwrap(), event);
+        }
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! The router's own API (spec router section 3): status and metrics. Plain HTTP, for the cluster only.
+//! The router's own API (spec router section 3): status, events, metrics. Plain HTTP, for the cluster only.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flynn_telemetry::{METRICS_CONTENT_TYPE, Metrics};
+use futures_util::StreamExt as _;
+use serde::Deserialize;
 
 use crate::shared::Shared;
 
@@ -22,6 +25,7 @@ pub(crate) fn api(shared: Arc<Shared>, metrics: Metrics, version: &str) -> Route
     Router::new()
         .route("/.well-known/status", get(status))
         .route("/metrics", get(figures))
+        .route("/events", get(events))
         // Bootstrap takes a 404 for the sign that the router is there.
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
@@ -48,6 +52,21 @@ async fn status(State(api): State<Api>) -> Response {
 
 async fn figures(State(api): State<Api>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], api.metrics.encode())
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    /// Names of events, with commas between.
+    #[serde(default)]
+    types: String,
+}
+
+/// Events of the kinds that are asked for; without any there are only keep-alives.
+async fn events(State(api): State<Api>, Query(wanted): Query<Wanted>) -> Response {
+    let wanted: Vec<String> = wanted.types.split(',').map(|name| name.trim().to_owned()).collect();
+    let events = api.shared.events.subscribe();
+    let asked = events.filter(move |event| std::future::ready(wanted.iter().any(|name| name == event.event.as_str())));
+    flynn_http::sse(asked.map(Ok::<_, Infallible>))
 }
 
 async fn not_found() -> impl IntoResponse {

@@ -28,6 +28,8 @@ pub(crate) struct Control {
     services: BTreeMap<Arc<str>, Arc<Service>>,
     /// The last told instances of services, among them those from [`Change::Everything`] that no route names yet.
     memberships: BTreeMap<Box<str>, Membership>,
+    /// Number of routes of a service that drain its backends, where there are any.
+    draining: BTreeMap<Box<str>, usize>,
     certificates: CertificateCache,
     invalid: BTreeSet<Box<str>>,
     interest: watch::Sender<Names>,
@@ -53,6 +55,7 @@ impl Control {
             next: Snapshot::default(),
             services: BTreeMap::new(),
             memberships: BTreeMap::new(),
+            draining: BTreeMap::new(),
             certificates: CertificateCache::default(),
             invalid: BTreeSet::new(),
             interest,
@@ -79,17 +82,20 @@ impl Control {
                 let told = services.into_iter().map(|membership| (membership.service.clone(), membership));
                 self.memberships = told.collect();
                 self.replace(routes);
-                for service in self.services.values() {
+                let services: Vec<_> = self.services.values().cloned().collect();
+                for service in services {
                     let membership = self.memberships.get(&*service.name).cloned().unwrap_or_default();
                     service.update(&membership.instances, membership.leader);
+                    self.announce(&service);
                 }
             }
             Change::Routes(routes) => self.replace(routes),
             Change::Set(route) => self.set(*route),
             Change::Remove { id } => self.remove(&id),
             Change::Members(membership) => {
-                if let Some(service) = self.services.get(&*membership.service) {
+                if let Some(service) = self.services.get(&*membership.service).cloned() {
                     service.update(&membership.instances, membership.leader);
+                    self.announce(&service);
                     self.memberships.insert(membership.service.clone(), membership);
                 }
             }
@@ -138,10 +144,12 @@ impl Control {
 
     fn put(&mut self, route: Route, place: Place) {
         let id: Arc<str> = (*route.id).into();
-        if let Some(before) = self.routes.get(&id)
-            && (before.service != route.service || before.kind != route.kind || before.port != route.port)
-        {
-            self.remove(&id);
+        let former = self.routes.remove(&id);
+        if let Some(former) = &former {
+            if former.service != route.service || former.kind != route.kind || former.port != route.port {
+                self.take_out(former);
+            }
+            self.count_drain(former, false);
         }
         let service = self.service(&route.service);
         match place {
@@ -173,17 +181,55 @@ impl Control {
                 }
             }
         }
+        self.count_drain(&route, true);
+        self.shared.events.route_set(&route);
+        if let Some(former) = former.filter(|former| former.service != route.service) {
+            self.announce_named(&former.service);
+        }
+        self.announce_named(&route.service);
         self.routes.insert(id, route);
     }
 
     fn remove(&mut self, id: &str) {
         self.invalid.remove(id);
         let Some(route) = self.routes.remove(id) else { return };
-        self.next.table.remove(id);
-        if self.next.tcp.get(&route.port).is_some_and(|tcp| *tcp.id == *id) {
+        self.take_out(&route);
+        self.count_drain(&route, false);
+        self.announce_named(&route.service);
+        self.shared.events.route_removed(&route);
+    }
+
+    /// Lets no request find a route.
+    fn take_out(&mut self, route: &Route) {
+        self.next.table.remove(&route.id);
+        if self.next.tcp.get(&route.port).is_some_and(|tcp| *tcp.id == *route.id) {
             self.next.tcp.remove(&route.port);
         }
-        self.shared.metrics.forget(id, &route.service);
+        self.shared.metrics.forget(&route.id, &route.service);
+    }
+
+    fn count_drain(&mut self, route: &Route, is_there: bool) {
+        if !route.drain_backends {
+            return;
+        }
+        let count = self.draining.entry((*route.service).into()).or_default();
+        *count = if is_there { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.draining.remove(&*route.service);
+        }
+    }
+
+    fn announce_named(&self, service: &str) {
+        if let Some(service) = self.services.get(service) {
+            self.announce(service);
+        }
+    }
+
+    /// Tells subscribers the backends of a service, if one of its routes drains them.
+    fn announce(&self, service: &Service) {
+        let members = service.members();
+        let told = self.draining.contains_key(&*service.name).then_some(&**members);
+        self.shared.events.backends_are(&service.name, told);
     }
 
     /// The service of a name, which begins with the instances that are known.

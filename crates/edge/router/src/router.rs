@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::api::api;
 use crate::control::{Control, Views};
+use crate::events::Events;
 use crate::listen::{Port, bind};
 use crate::metrics::RouterMetrics;
 use crate::settings::{HttpPort, Settings};
@@ -55,6 +56,7 @@ impl Router {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             services: ArcSwap::default(),
             metrics: RouterMetrics::new(metrics),
+            events: Events::new(),
             draining: CancellationToken::new(),
             cut_off: CancellationToken::new(),
         });

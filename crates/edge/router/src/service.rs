@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rand::Rng as _;
+use tokio::sync::Notify;
 
 use crate::balance::{Rank, choose};
 use crate::source::Instance;
@@ -29,6 +30,9 @@ pub(crate) struct Backend {
     failures: AtomicU32,
     /// In milliseconds of [`elapsed_ms`].
     ejected_until: AtomicU64,
+    /// Somebody waits for the load to end.
+    retired: AtomicBool,
+    idle: Notify,
 }
 
 impl Backend {
@@ -41,6 +45,16 @@ impl Backend {
             load: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+            idle: Notify::new(),
+        }
+    }
+
+    /// Waits until nothing is in flight. For one waiter, and a backend that gets no new requests.
+    pub(crate) async fn drained(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+        while self.load.load(Ordering::SeqCst) > 0 {
+            self.idle.notified().await;
         }
     }
 
@@ -92,7 +106,10 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.load.fetch_sub(1, Ordering::Release);
+        let before = self.0.load.fetch_sub(1, Ordering::SeqCst);
+        if before == 1 && self.0.retired.load(Ordering::SeqCst) {
+            self.0.idle.notify_one();
+        }
     }
 }
 

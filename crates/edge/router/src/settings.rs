@@ -3,13 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::cookie::CookieKey;
 use crate::tls::DefaultCertificate;
-
-/// A page of HTML.
-pub type Page = Bytes;
+use crate::unavailable::Page;
 
 /// How long the router waits for what, and how much it keeps (spec router section 14).
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+use crate::events::Events;
 use crate::metrics::RouterMetrics;
 use crate::route::{HttpRoute, TcpRoute};
 use crate::service::Service;
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     /// All services that routes name.
     pub(crate) services: ArcSwap<BTreeMap<Arc<str>, Arc<Service>>>,
     pub(crate) metrics: RouterMetrics,
+    pub(crate) events: Arc<Events>,
     /// Cancelled when the router is to end: no new connections, each answer says that it is the connection's last.
     pub(crate) draining: CancellationToken,
     /// Cancelled when waiting for clients is over.

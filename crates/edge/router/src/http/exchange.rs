@@ -110,7 +110,7 @@ impl Exchange {
         request_id: &HeaderValue,
         busy: Busy,
     ) -> Response<ResponseBody> {
-        let unavailable = self.worker.shared.settings.unavailable_page.as_ref();
+        let unavailable = self.worker.shared.settings.unavailable_page.as_ref().map(|page| &page.0);
         page(reason, accept, request_id, unavailable).map(|bytes: Bytes| ResponseBody::page(bytes, busy))
     }
 }

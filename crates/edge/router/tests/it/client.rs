@@ -154,7 +154,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    async fn line(&mut self) -> Option<String> {
+    /// What comes up to the next CR LF; `None` at the end.
+    pub(crate) async fn line(&mut self) -> Option<String> {
         loop {
             if let Some(end) = find(&self.buffer, b"\r\n") {
                 let line: Vec<u8> = self.buffer.drain(..end + 2).collect();

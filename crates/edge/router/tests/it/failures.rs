@@ -1,6 +1,7 @@
 //! Backends that are not there, or fail.
 
-use hyper::body::Bytes;
+use flynn_router::{Page, PageError};
+use http::Response;
 
 use crate::backend::Backend;
 use crate::rig::{Refusing, Rig, cookie_key, eventually, members, route, settings, sticky};
@@ -97,13 +98,27 @@ async fn what_changes_nothing_is_asked_of_another_backend() {
 
 #[tokio::test]
 async fn f6_the_operators_page_is_shown_instead() {
-    let page = Some(Bytes::from_static(b"<h1>soon</h1>"));
-    let settings = flynn_router::Settings { unavailable_page: page, ..settings() };
+    let pages = Backend::named("<h1>soon</h1>").await;
+    let page = Page::fetch(&format!("http://{}/503.html", pages.address)).await.expect("the page is there");
+    let settings = flynn_router::Settings { unavailable_page: Some(page), ..settings() };
     let rig = Rig::with(settings, vec![route("example.com", "s")], vec![]).await;
     let answer = rig.client().await.get("example.com", "/").await;
     assert_eq!((answer.status, answer.text().as_str()), (503, "<h1>soon</h1>"));
     assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
     assert_eq!(rig.get("nowhere").await, "404 Not Found\n");
+}
+
+#[tokio::test]
+async fn f7_a_page_that_cannot_be_fetched_is_an_error_and_no_more() {
+    let refusing = Refusing::new();
+    let failed = Page::fetch(&format!("http://{}/", refusing.address())).await;
+    assert!(matches!(failed, Err(PageError::Fetch { .. })), "{failed:?}");
+    for status in [201, 404] {
+        let pages =
+            Backend::answering(move |_| Response::builder().status(status).body("no".into()).expect("a response"))
+                .await;
+        assert!(Page::fetch(&format!("http://{}/", pages.address)).await.is_err(), "{status}");
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! What becomes of headers. The rules themselves have their own tests; these see that they are applied.
 
+use flynn_router::Settings;
 use http::Response;
 use http_body_util::Full;
 use hyper::body::Bytes;
 
 use crate::backend::Backend;
-use crate::rig::{Rig, members, route};
+use crate::rig::{Rig, members, route, settings};
 
 async fn rig() -> (Backend, Rig) {
     let backend = Backend::named("b").await;
@@ -64,7 +65,11 @@ async fn b6_b12_other_headers_pass_also_on_upgrades() {
 
 #[tokio::test]
 async fn b7_a_clients_close_is_its_own() {
-    let (backend, rig) = rig().await;
+    let backend = Backend::named("b").await;
+    // Each worker has connections of its own.
+    let settings = Settings { workers: 1, ..settings() };
+    let services = vec![members("s", &[backend.address])];
+    let rig = Rig::with(settings, vec![route("example.com", "s")], services).await;
     let mut client = rig.client().await;
     let answer = client.ask("GET / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n").await;
     assert_eq!(answer.header("connection"), Some("close"));

@@ -5,6 +5,7 @@ mod backend;
 mod balance;
 mod bodies;
 mod client;
+mod events;
 mod failures;
 mod file;
 mod headers;
