@@ -1,0 +1,46 @@
+//! `flynn-system`: the system components in one program, each a subcommand.
+//!
+//! Only argument parsing and wiring: what a component does is in its crate.
+
+#![forbid(unsafe_code)]
+
+mod router;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The router passes a request on in a few microseconds, and allocates for each.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(name = "flynn-system", version, about = "The system components of Flynn, each a subcommand")]
+struct Arguments {
+    #[command(subcommand)]
+    component: Component,
+}
+
+#[derive(Subcommand)]
+enum Component {
+    /// Proxies HTTP, HTTPS and TCP to the backends of services
+    Router(router::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let ended = match arguments.component {
+        Component::Router(options) => router::run(&options, |name| std::env::var(name).ok()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            tracing::error!("{err:#}");
+            #[expect(clippy::print_stderr, reason = "the last words of a program, also without a log")]
+            {
+                eprintln!("error: {err:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

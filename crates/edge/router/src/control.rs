@@ -1,0 +1,275 @@
+//! Applies what sources tell: keeps the routes, builds the next snapshot, publishes it. The only writer there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use flynn_types::router::Route;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::route::{HttpRoute, InvalidRoute, Place, TcpRoute, place};
+use crate::service::Service;
+use crate::shared::{Shared, Snapshot};
+use crate::source::{Change, Membership};
+use crate::tls::CertificateCache;
+
+/// Changes applied before the result is published, when they come fast.
+const BATCH: usize = 256;
+
+/// Names of the services that routes need.
+type Names = Arc<BTreeSet<Arc<str>>>;
+
+/// The state behind the snapshots.
+pub(crate) struct Control {
+    shared: Arc<Shared>,
+    /// As the sources told them, by id.
+    routes: BTreeMap<Arc<str>, Route>,
+    next: Snapshot,
+    services: BTreeMap<Arc<str>, Arc<Service>>,
+    /// The last told instances of services, among them those from [`Change::Everything`] that no route names yet.
+    memberships: BTreeMap<Box<str>, Membership>,
+    /// Number of routes of a service that drain its backends, where there are any.
+    draining: BTreeMap<Box<str>, usize>,
+    certificates: CertificateCache,
+    invalid: BTreeSet<Box<str>>,
+    interest: watch::Sender<Names>,
+    changed: watch::Sender<()>,
+    synced: watch::Sender<bool>,
+}
+
+/// What others see of the control.
+pub(crate) struct Views {
+    pub(crate) interest: watch::Receiver<Names>,
+    pub(crate) changed: watch::Receiver<()>,
+    pub(crate) synced: watch::Receiver<bool>,
+}
+
+impl Control {
+    pub(crate) fn new(shared: Arc<Shared>) -> (Self, Views) {
+        let (interest, interest_view) = watch::channel(Names::default());
+        let (changed, changed_view) = watch::channel(());
+        let (synced, synced_view) = watch::channel(false);
+        let control = Self {
+            shared,
+            routes: BTreeMap::new(),
+            next: Snapshot::default(),
+            services: BTreeMap::new(),
+            memberships: BTreeMap::new(),
+            draining: BTreeMap::new(),
+            certificates: CertificateCache::default(),
+            invalid: BTreeSet::new(),
+            interest,
+            changed,
+            synced,
+        };
+        (control, Views { interest: interest_view, changed: changed_view, synced: synced_view })
+    }
+
+    /// Applies changes until all sources are gone.
+    pub(crate) async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
+        let mut batch = Vec::new();
+        while changes.recv_many(&mut batch, BATCH).await > 0 {
+            for change in batch.drain(..) {
+                self.apply(change);
+            }
+            self.publish();
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Everything { routes, services } => {
+                let told = services.into_iter().map(|membership| (membership.service.clone(), membership));
+                self.memberships = told.collect();
+                self.replace(routes);
+                let services: Vec<_> = self.services.values().cloned().collect();
+                for service in services {
+                    let membership = self.memberships.get(&*service.name).cloned().unwrap_or_default();
+                    service.update(&membership.instances, membership.leader);
+                    self.announce(&service);
+                }
+            }
+            Change::Routes(routes) => self.replace(routes),
+            Change::Set(route) => self.set(*route),
+            Change::Remove { id } => self.remove(&id),
+            Change::Members(membership) => {
+                if let Some(service) = self.services.get(&*membership.service).cloned() {
+                    service.update(&membership.instances, membership.leader);
+                    self.announce(&service);
+                    self.memberships.insert(membership.service.clone(), membership);
+                }
+            }
+        }
+    }
+
+    fn replace(&mut self, routes: Vec<Route>) {
+        let listed: BTreeSet<&str> = routes.iter().map(|route| &*route.id).collect();
+        let gone: Vec<_> = self.routes.keys().filter(|id| !listed.contains(&***id)).cloned().collect();
+        self.invalid.retain(|id| listed.contains(&**id));
+        for id in gone {
+            self.remove(&id);
+        }
+        for route in routes {
+            self.set(route);
+        }
+        self.next.synced = true;
+    }
+
+    /// Takes a route over. One that cannot be used is skipped, and what was known of it before stays.
+    fn set(&mut self, route: Route) {
+        if self.routes.get(&*route.id) == Some(&route) {
+            return;
+        }
+        match self.checked(&route) {
+            Ok(place) => {
+                self.invalid.remove(&*route.id);
+                self.put(route, place);
+            }
+            Err(err) => {
+                error!(route_id = route.id, %err, "route cannot be used");
+                self.invalid.insert((*route.id).into());
+            }
+        }
+    }
+
+    fn checked(&self, route: &Route) -> Result<Place, InvalidRoute> {
+        let place = place(route)?;
+        match place {
+            Place::Tcp { port } if self.shared.settings.owns(port) => {
+                Err(InvalidRoute::OwnPort { id: (*route.id).into(), port })
+            }
+            place => Ok(place),
+        }
+    }
+
+    fn put(&mut self, route: Route, place: Place) {
+        let id: Arc<str> = (*route.id).into();
+        let former = self.routes.remove(&id);
+        if let Some(former) = &former {
+            if former.service != route.service || former.kind != route.kind || former.port != route.port {
+                self.take_out(former);
+            }
+            self.count_drain(former, false);
+        }
+        let service = self.service(&route.service);
+        match place {
+            Place::Http(mount) => {
+                let certificate = route.key_pair().and_then(|(chain, key)| {
+                    let certificate = self.certificates.get(chain.trim(), key.trim());
+                    certificate
+                        .inspect_err(|err| {
+                            let reason = with_source(err);
+                            error!(route_id = route.id, reason, "certificate cannot be used, the default one is");
+                        })
+                        .ok()
+                });
+                let metrics = self.shared.metrics.route(&id, &route.service);
+                let http = HttpRoute {
+                    service,
+                    leader: route.leader,
+                    sticky: route.sticky,
+                    keep_alive: !route.disable_keep_alives,
+                    certificate,
+                    metrics,
+                };
+                self.next.table.set(&id, mount, Arc::new(http));
+            }
+            Place::Tcp { port } => {
+                let tcp = TcpRoute { id: Arc::clone(&id), service, leader: route.leader };
+                if let Some(other) = self.next.tcp.insert(port, Arc::new(tcp)).filter(|other| other.id != id) {
+                    warn!(route_id = %id, other = %other.id, port, "two TCP routes have one port, the newer one gets it");
+                }
+            }
+        }
+        self.count_drain(&route, true);
+        self.shared.events.route_set(&route);
+        if let Some(former) = former.filter(|former| former.service != route.service) {
+            self.announce_named(&former.service);
+        }
+        self.announce_named(&route.service);
+        self.routes.insert(id, route);
+    }
+
+    fn remove(&mut self, id: &str) {
+        self.invalid.remove(id);
+        let Some(route) = self.routes.remove(id) else { return };
+        self.take_out(&route);
+        self.count_drain(&route, false);
+        self.announce_named(&route.service);
+        self.shared.events.route_removed(&route);
+    }
+
+    /// Lets no request find a route.
+    fn take_out(&mut self, route: &Route) {
+        self.next.table.remove(&route.id);
+        if self.next.tcp.get(&route.port).is_some_and(|tcp| *tcp.id == *route.id) {
+            self.next.tcp.remove(&route.port);
+        }
+        self.shared.metrics.forget(&route.id, &route.service);
+    }
+
+    fn count_drain(&mut self, route: &Route, is_there: bool) {
+        if !route.drain_backends {
+            return;
+        }
+        let count = self.draining.entry((*route.service).into()).or_default();
+        *count = if is_there { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.draining.remove(&*route.service);
+        }
+    }
+
+    fn announce_named(&self, service: &str) {
+        if let Some(service) = self.services.get(service) {
+            self.announce(service);
+        }
+    }
+
+    /// Tells subscribers the backends of a service, if one of its routes drains them.
+    fn announce(&self, service: &Service) {
+        let members = service.members();
+        let told = self.draining.contains_key(&*service.name).then_some(&**members);
+        self.shared.events.backends_are(&service.name, told);
+    }
+
+    /// The service of a name, which begins with the instances that are known.
+    fn service(&mut self, name: &str) -> Arc<Service> {
+        if let Some(service) = self.services.get(name) {
+            return Arc::clone(service);
+        }
+        let service = Arc::new(Service::new(name));
+        if let Some(known) = self.memberships.get(name) {
+            service.update(&known.instances, known.leader);
+        }
+        self.services.insert(Arc::clone(&service.name), Arc::clone(&service));
+        service
+    }
+
+    /// Lets requests see what was applied.
+    fn publish(&mut self) {
+        let named: BTreeSet<&str> = self.routes.values().map(|route| &*route.service).collect();
+        self.services.retain(|name, _| named.contains(&**name));
+        self.certificates.prune();
+        let metrics = &self.shared.metrics;
+        metrics.routes.set(i64::try_from(self.routes.len()).unwrap_or(i64::MAX));
+        metrics.routes_invalid.set(i64::try_from(self.invalid.len()).unwrap_or(i64::MAX));
+        self.shared.services.store(Arc::new(self.services.clone()));
+        self.shared.snapshot.store(Arc::new(self.next.clone()));
+        let names: BTreeSet<Arc<str>> = self.services.keys().cloned().collect();
+        self.interest.send_if_modified(|present| {
+            let differ = **present != names;
+            if differ {
+                *present = Arc::new(names);
+            }
+            differ
+        });
+        if self.next.synced && !self.synced.send_replace(true) {
+            info!(routes = self.routes.len(), "routes are complete");
+        }
+        self.changed.send_replace(());
+    }
+}
+
+fn with_source(err: &dyn std::error::Error) -> String {
+    err.source().map_or_else(|| err.to_string(), |source| format!("{err}: {source}"))
+}

@@ -1,0 +1,102 @@
+//! One client's connection, HTTP/1 or HTTP/2.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, server};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use crate::guard::{Conversation, Guarded, MAX_HEAD};
+use crate::headers::Via;
+use crate::http::exchange::{Exchange, answer};
+use crate::worker::Worker;
+
+/// How long a connection may still bring a request when the router drains: one may be on its way, and closing then
+/// would lose it. Its answer tells the client that it was the last.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+/// Streams of one HTTP/2 client at once.
+const MAX_STREAMS: u32 = 250;
+
+/// Where requests of a connection come from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) via: Via,
+    pub(crate) peer: SocketAddr,
+    /// Under which port the table has the routes.
+    pub(crate) port_key: u16,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve<S>(worker: &Rc<Worker>, stream: S, origin: Rc<Origin>, http2: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let conversation = Conversation::new();
+    let exchange = Rc::new(Exchange { worker: Rc::clone(worker), origin, conversation: conversation.clone() });
+    let service = service_fn(move |request: Request<Incoming>| {
+        let exchange = Rc::clone(&exchange);
+        async move { Ok::<_, Infallible>(answer(&exchange, request).await) }
+    });
+    let limits = &worker.shared.settings.limits;
+    let ended = if http2 {
+        let mut builder = server::conn::http2::Builder::new(LocalExecutor);
+        builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+        builder.keep_alive_interval(Some(limits.idle)).keep_alive_timeout(limits.request_head);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = drained(worker) => {
+                connection.as_mut().graceful_shutdown();
+                cut_off(worker, connection).await
+            }
+        }
+    } else {
+        let guarded = Guarded::new(stream, conversation, limits.clone());
+        let mut builder = server::conn::http1::Builder::new();
+        builder.max_buf_size(MAX_HEAD + 64 * 1024);
+        let connection = builder.serve_connection(TokioIo::new(guarded), service).with_upgrades();
+        let mut connection = pin!(connection);
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = drained(worker) => {
+                connection.as_mut().graceful_shutdown();
+                cut_off(worker, connection).await
+            }
+        }
+    };
+    if let Err(err) = ended {
+        debug!(%err, "connection of a client ended early");
+    }
+}
+
+/// When the router drains, and a moment later.
+async fn drained(worker: &Worker) {
+    worker.shared.draining.cancelled().await;
+    tokio::time::sleep(LAST_REQUESTS).await;
+}
+
+/// Goes on until waiting for clients is over.
+async fn cut_off(worker: &Worker, connection: impl Future<Output = hyper::Result<()>>) -> hyper::Result<()> {
+    worker.shared.cut_off.run_until_cancelled(connection).await.unwrap_or(Ok(()))
+}
+
+/// Runs HTTP/2 streams on this thread.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor
+where
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

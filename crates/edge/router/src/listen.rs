@@ -1,0 +1,168 @@
+//! Listeners: binding them, and taking connections in.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use rustls::server::ProducesTickets;
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::{debug, warn};
+
+use crate::headers::Via;
+use crate::http::{Origin, serve};
+use crate::proxied::read_proxy_header;
+use crate::table::DEFAULT_PORTS;
+use crate::tls::{Acceptor, handshake};
+use crate::worker::Worker;
+
+/// Connections that wait to be accepted; the kernel lowers it to its own limit.
+const BACKLOG: i32 = 65_535;
+/// Pause after a failed accept, for example for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Silence after which the kernel asks whether a peer is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(180);
+
+/// A port of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub(crate) number: u16,
+    pub(crate) tls: bool,
+    pub(crate) default: bool,
+}
+
+impl Port {
+    /// Under which port the table has the routes of this one.
+    pub(crate) fn key(self) -> u16 {
+        if self.default { DEFAULT_PORTS } else { self.number }
+    }
+}
+
+/// Binds a listener that shares its port with those of other workers, and of the router that replaces this one.
+pub(crate) fn bind(ip: Option<IpAddr>, port: u16) -> io::Result<StdListener> {
+    let Some(ip) = ip else {
+        // Both families in one socket; a machine without IPv6 has one.
+        return bind_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+            .or_else(|_| bind_to(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))));
+    };
+    bind_to(SocketAddr::new(ip, port))
+}
+
+fn bind_to(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves the clients of one listener until the router drains, and then those that wait already.
+pub(crate) async fn accept_all(
+    worker: Rc<Worker>,
+    listener: StdListener,
+    port: Port,
+    tickets: Arc<dyn ProducesTickets>,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(err) => return warn!(%err, port.number, "cannot listen"),
+    };
+    let acceptor = port.tls.then(|| Acceptor::new(Arc::clone(&worker.shared), port.key(), tickets));
+    let draining = worker.shared.draining.clone();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = accept(&worker, &listener) => accepted,
+            // Only when nobody waits: the kernel would reset who does.
+            () = draining.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer, slot)) => {
+                let client = client(Rc::clone(&worker), stream, peer, port, acceptor.clone(), slot);
+                tokio::task::spawn_local(worker.tasks.track_future(client));
+            }
+            Err(err) => {
+                warn!(%err, port.number, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept(worker: &Worker, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(&worker.slots).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, slot))
+}
+
+/// A client's connection from its first byte to its end.
+async fn client(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: Port,
+    acceptor: Option<Acceptor>,
+    slot: OwnedSemaphorePermit,
+) {
+    let metrics = worker.shared.metrics.clone();
+    metrics.connections.inc();
+    let _ = stream.set_nodelay(true); // only slower without
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
+    if let Err(err) = greet(&worker, stream, peer, port, acceptor).await {
+        debug!(%peer, port.number, %err, "connection ended before a request");
+    }
+    metrics.connections.dec();
+    drop(slot);
+}
+
+/// What comes before HTTP: a PROXY header, then TLS.
+async fn greet(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: Port,
+    acceptor: Option<Acceptor>,
+) -> io::Result<()> {
+    let limits = &worker.shared.settings.limits;
+    let (source, stream) = match worker.shared.settings.proxy_protocol {
+        true => within(limits.proxy_header, read_proxy_header(stream)).await?,
+        false => (None, stream.into()),
+    };
+    let peer = source.unwrap_or(peer);
+    let origin = Rc::new(Origin { via: via(peer, port), peer, port_key: port.key() });
+    let Some(acceptor) = acceptor else {
+        serve(worker, stream, origin, false).await;
+        return Ok(());
+    };
+    let shaken = within(limits.tls_handshake, handshake(&acceptor, stream)).await;
+    if shaken.is_err() {
+        worker.shared.metrics.handshakes_failed.inc();
+    }
+    let stream = shaken?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    serve(worker, stream, origin, http2).await;
+    Ok(())
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(limit, work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+fn via(peer: SocketAddr, port: Port) -> Via {
+    // A client of IPv4 on a socket of both families.
+    let client = peer.ip().to_canonical().to_string();
+    Via {
+        client: HeaderValue::from_str(&client).expect("an address is a header value"),
+        proto: HeaderValue::from_static(if port.tls { "https" } else { "http" }),
+        port: HeaderValue::from(port.number),
+    }
+}

@@ -1,0 +1,91 @@
+//! Limits and listeners of a router.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::cookie::CookieKey;
+use crate::tls::DefaultCertificate;
+use crate::unavailable::Page;
+
+/// How long the router waits for what, and how much it keeps (spec router section 14).
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// A connection to a backend.
+    pub dial: Duration,
+    /// Silence of a backend between the end of the request and the head of its response.
+    pub response_head: Duration,
+    /// Backends tried for one request.
+    pub attempts: usize,
+    /// A client's connection between two requests.
+    pub idle: Duration,
+    /// A request's head, from its first byte (of a connection's first request: from the connection's begin) to its end.
+    pub request_head: Duration,
+    pub tls_handshake: Duration,
+    pub proxy_header: Duration,
+    /// Idle connections to one backend, for each worker.
+    pub pooled_per_backend: usize,
+    /// An idle connection to a backend.
+    pub pooled_idle: Duration,
+    /// Requests in flight when the router ends.
+    pub drain: Duration,
+    /// Clients' connections for each worker; more wait in the listeners' queues.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            dial: Duration::from_secs(1),
+            response_head: Duration::from_secs(600),
+            attempts: 4,
+            idle: Duration::from_secs(300),
+            request_head: Duration::from_secs(60),
+            tls_handshake: Duration::from_secs(10),
+            proxy_header: Duration::from_secs(10),
+            pooled_per_backend: 256,
+            pooled_idle: Duration::from_secs(60),
+            drain: Duration::from_secs(20),
+            connections: 100_000,
+        }
+    }
+}
+
+/// A port that the router listens on for HTTP or HTTPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpPort {
+    /// 0 lets the system choose.
+    pub port: u16,
+    pub tls: bool,
+    /// Serves routes of the default ports, else those that name this port.
+    pub default: bool,
+}
+
+/// Everything about a router that does not change while it runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Address of all listeners; `None` for all addresses of both families.
+    pub listen: Option<IpAddr>,
+    /// Address of TCP routes, where it differs.
+    pub listen_tcp: Option<IpAddr>,
+    pub http: Vec<HttpPort>,
+    /// Port of the router's own API; 0 lets the system choose, `None` is without.
+    pub api: Option<u16>,
+    /// HTTP and HTTPS connections may begin with a PROXY header.
+    pub proxy_protocol: bool,
+    pub cookie_key: CookieKey,
+    pub default_certificate: Option<DefaultCertificate>,
+    /// HTML for clients of services that cannot answer.
+    pub unavailable_page: Option<Page>,
+    /// Threads that serve connections.
+    pub workers: usize,
+    /// Write a line for each request.
+    pub access_log: bool,
+    pub limits: Limits,
+}
+
+impl Settings {
+    /// Whether a port is one that the router itself listens on.
+    pub(crate) fn owns(&self, port: u16) -> bool {
+        self.api == Some(port) || self.http.iter().any(|http| http.port == port)
+    }
+}

@@ -1,0 +1,108 @@
+//! TCP routes (spec router section 17): one listener each, bound while the route exists.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{info, warn};
+
+use crate::backend::dial;
+use crate::http::copy_both_ways;
+use crate::listen::bind;
+use crate::worker::Worker;
+
+/// Pause before a port that could not be bound is tried again.
+const BIND_PAUSE: Duration = Duration::from_millis(500);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const KEEP_ALIVE: Duration = Duration::from_secs(180);
+
+/// Keeps the listeners of this worker's TCP routes as the routes are, until the router drains.
+pub(crate) async fn serve_routes(worker: Rc<Worker>, mut changed: watch::Receiver<()>, share: (usize, usize)) {
+    let mut listeners: BTreeMap<u16, DropGuard> = BTreeMap::new();
+    let mut running = JoinSet::new();
+    let draining = worker.shared.draining.clone();
+    loop {
+        let ports: Vec<u16> = worker.shared.snapshot.load().tcp.keys().copied().collect();
+        listeners.retain(|port, _| ports.contains(port));
+        for port in ports.into_iter().filter(|port| usize::from(*port) % share.1 == share.0) {
+            listeners.entry(port).or_insert_with(|| {
+                let stop = CancellationToken::new();
+                let listening = listen(Rc::clone(&worker), port);
+                let stopped = stop.clone();
+                running.spawn_local(async move { stopped.run_until_cancelled(listening).await });
+                stop.drop_guard()
+            });
+        }
+        tokio::select! {
+            change = changed.changed() => if change.is_err() { return },
+            () = draining.cancelled() => return,
+            Some(_ended) = running.join_next() => {}
+        }
+    }
+}
+
+/// Takes connections of one port, for ever. The route is looked up for each, so that a change of it is one for the next.
+async fn listen(worker: Rc<Worker>, port: u16) {
+    let listener = loop {
+        match bind(worker.shared.settings.listen_tcp, port).and_then(TcpListener::from_std) {
+            Ok(listener) => break listener,
+            Err(err) => {
+                warn!(port, %err, "error binding to port (check if another service is listening on it)");
+                tokio::time::sleep(BIND_PAUSE).await;
+            }
+        }
+    };
+    info!(port, "listening for a TCP route");
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let connection = connection(Rc::clone(&worker), stream, peer, port);
+                tokio::task::spawn_local(worker.tasks.track_future(connection));
+            }
+            Err(err) => {
+                warn!(port, %err, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Joins a client with the first backend that takes the connection. Without one the client's ends.
+async fn connection(worker: Rc<Worker>, mut client: TcpStream, peer: SocketAddr, port: u16) {
+    let Some(route) = worker.shared.snapshot.load().tcp.get(&port).cloned() else { return };
+    let metrics = worker.shared.metrics.clone();
+    metrics.tcp_connections.inc();
+    let _ = client.set_nodelay(true); // only slower without
+    let _ = SockRef::from(&client).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
+    let mut tried = Vec::new();
+    while let Some(in_flight) = route.service.choose(route.leader, None, &tried) {
+        let backend = Arc::clone(&in_flight.0);
+        match dial(backend.address, worker.shared.settings.limits.dial).await {
+            Ok(mut stream) => {
+                backend.succeeded();
+                let copying = copy_both_ways(&mut client, &mut stream);
+                let ended: Option<io::Result<_>> = worker.shared.cut_off.run_until_cancelled(copying).await;
+                if let Some(Err(err)) = ended {
+                    tracing::debug!(client_addr = %peer, host_addr = %backend.address, %err, proxy = "tcp", "connection failed");
+                }
+                break;
+            }
+            Err(err) => {
+                backend.failed(false);
+                metrics.dials_failed.inc();
+                let service = &*route.service.name;
+                warn!(service, addr = %backend.address, %err, attempt = tried.len(), proxy = "tcp", "dial failed");
+                tried.push(backend.id);
+            }
+        }
+    }
+    metrics.tcp_connections.dec();
+}

@@ -1,0 +1,19 @@
+//! The router as its clients and backends see it: real sockets on loopback, real peers. The names of tests begin with
+//! the statement of the specification (spec router section 22) that they check.
+
+mod backend;
+mod balance;
+mod bodies;
+mod client;
+mod events;
+mod failures;
+mod file;
+mod headers;
+mod hostile;
+mod lifecycle;
+mod matching;
+mod proxied;
+mod rig;
+mod tcp;
+mod tls;
+mod upgrades;
