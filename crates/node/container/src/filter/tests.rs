@@ -16,7 +16,7 @@ fn run(program: &[Instruction], set: u32, number: u32, arguments: [u64; 6]) -> u
             LOAD if operand == INSTRUCTION_SET_AT => accumulator = set,
             LOAD => {
                 let index = (operand - ARGUMENTS_AT) as usize;
-                assert!(index % 4 == 0);
+                assert!(index.is_multiple_of(4));
                 accumulator = (arguments[index / 8] >> (index % 8 * 8)) as u32;
             }
             AND => accumulator &= operand,
