@@ -324,7 +324,7 @@ fn log(node: Node<'_>) -> String {
 }
 
 /// One sync of the daemon's fails as on a disk that lost a block: it says so, does not take for safe what is not, and works
-/// again without a command. Then the power goes, and takes everything that was not synced after all.
+/// again without a command. Then, every second time at once, the power goes, and takes everything that was not synced.
 #[test]
 #[expect(clippy::print_stderr, reason = "shown when the test fails")]
 fn a_sync_that_fails_is_told_and_never_taken_for_a_success() {
@@ -355,7 +355,10 @@ fn a_sync_that_fails_is_told_and_never_taken_for_a_success() {
             "nobody said it: {said}"
         );
         let works = |routine: &mut Routine<'_>| if routine.is_dead() { Ok(()) } else { routine.work() };
-        wait_until(SETTLING, "everything works again, or the daemon has ended", || works(&mut routine)).unwrap();
+        // Else the next sync that works could hide that one was taken for a success.
+        if round % 2 == 0 {
+            wait_until(SETTLING, "everything works again, or the daemon has ended", || works(&mut routine)).unwrap();
+        }
         routine.check(Before::PowerCut);
         routine.clean_up();
     }
