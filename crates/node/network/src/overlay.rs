@@ -237,7 +237,7 @@ async fn entries(
     device: &Link,
     family: AddressFamily,
 ) -> Result<Vec<NeighbourMessage>, KernelError> {
-    let list = || netlink.handle.neighbours().get().set_address_family(family.clone()).execute();
+    let list = || netlink.handle.neighbours().get().set_address_family(family).execute();
     let mut entries = listed("neighbours", list).await?;
     entries.retain(|entry| entry.header.ifindex == device.index);
     Ok(entries)

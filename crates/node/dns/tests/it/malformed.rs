@@ -1,7 +1,6 @@
 //! Packets that are no proper queries.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
