@@ -20,7 +20,7 @@ impl Fixture {
     }
 
     fn job(&self) -> JobEntry {
-        let cursor = crate::journal::JobCursor { next: self.next, ..Default::default() };
+        let cursor = JobCursor { next: self.next, ..Default::default() };
         JobEntry { id: "h-1".parse().unwrap(), cursor, run_dir: self.dir.path().into() }
     }
 
