@@ -131,10 +131,14 @@ impl ZfsProvider {
         let name = format!("{}/{name}", self.pool);
         match run("zfs", [&["create"][..], options, &[&name]].concat()) {
             Err(err) if class_of(&err) != Class::Exists => Err(err),
-            // A mount point of another installation's folder is corrected.
+            // A mount point of another installation's folder is corrected. What is right is left alone: setting a mount
+            // point unmounts, also when it is the same one, and running jobs have their layers in there.
             Err(_) => {
-                for option in options.iter().filter(|o| o.contains('=')) {
-                    run("zfs", ["set", option, &name])?;
+                for (option, (property, wanted)) in options.iter().filter_map(|it| Some((it, it.split_once('=')?))) {
+                    let is = run("zfs", ["get", "-H", "-p", "-o", "value", property, &name])?;
+                    if is.trim_end() != wanted {
+                        run("zfs", ["set", option, &name])?;
+                    }
                 }
                 Ok(())
             }
