@@ -11,6 +11,7 @@ mod file;
 mod headers;
 mod hostile;
 mod lifecycle;
+mod many;
 mod matching;
 mod proxied;
 mod rig;

@@ -22,18 +22,18 @@ use crate::client::Client;
 use crate::rig::{Rig, members, route, settings, within};
 
 /// An authority and what a client needs to trust it.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+pub(crate) struct Authority {
+    pub(crate) issuer: CertifiedIssuer<'static, KeyPair>,
     roots: Arc<RootCertStore>,
 }
 
-struct Pair {
-    chain: String,
-    key: String,
+pub(crate) struct Pair {
+    pub(crate) chain: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -43,7 +43,7 @@ impl Authority {
         Self { issuer, roots: Arc::new(roots) }
     }
 
-    fn issue(&self, names: &[&str]) -> Pair {
+    pub(crate) fn issue(&self, names: &[&str]) -> Pair {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(names).expect("parameters");
@@ -75,14 +75,14 @@ impl Authority {
     }
 
     /// The answer over HTTPS for a name, or why there is none.
-    async fn get(&self, address: SocketAddr, name: &str) -> Result<String, String> {
+    pub(crate) async fn get(&self, address: SocketAddr, name: &str) -> Result<String, String> {
         let mut client = self.https(address, name).await.map_err(|err| err.to_string())?;
         let answer = client.get(name, "/").await;
         Ok(format!("{} {}", answer.status, answer.text()))
     }
 }
 
-fn with_certificate(route: Route, pair: &Pair) -> Route {
+pub(crate) fn with_certificate(route: Route, pair: &Pair) -> Route {
     let (cert, key) = (pair.chain.clone(), pair.key.clone());
     Route { certificate: Some(Certificate { cert, key, ..Certificate::default() }), ..route }
 }
