@@ -5,6 +5,7 @@ mod backend;
 mod balance;
 mod bodies;
 mod client;
+mod discovered;
 mod events;
 mod failures;
 mod file;
