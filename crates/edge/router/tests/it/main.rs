@@ -4,6 +4,7 @@
 mod backend;
 mod balance;
 mod bodies;
+mod change;
 mod client;
 mod discovered;
 mod events;
