@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -89,6 +90,78 @@ fn k11_a_request_at_the_time_of_sigterm_is_finished_and_the_program_ends_well() 
     client.read_to_string(&mut answer).expect("the connection ends well");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\ndone"), "{answer}");
     assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+    assert_eq!(wait(&mut program), 0);
+}
+
+/// Reads requests, notes each with its body, and answers `{}`, as discoverd does to a registration. With a withdrawal it
+/// notes whether the router still listens.
+fn note_requests(stream: &TcpStream, http: u16, notes: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let (mut head, mut length) = (String::new(), 0);
+        while !head.ends_with("\r\n\r\n") {
+            let begin = head.len();
+            if reader.read_line(&mut head)? == 0 {
+                return Ok(());
+            }
+            let line = head[begin..].to_ascii_lowercase();
+            length = line.strip_prefix("content-length:").map_or(length, |text| text.trim().parse().expect("a length"));
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let listens = TcpStream::connect(("127.0.0.1", http)).is_ok();
+        let request = head.lines().next().unwrap_or_default();
+        let note = format!("{request} {} listening={listens}", String::from_utf8_lossy(&body));
+        notes.lock().expect("no panic").push(note);
+        let mut stream = stream;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")?;
+    }
+}
+
+#[test]
+fn k10_the_router_is_registered_while_it_serves() {
+    let discovery = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let servers = format!("http://{}", discovery.local_addr().expect("it is bound"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let routes = folder.path().join("routes.json");
+    std::fs::write(&routes, "{}").expect("the folder is ours");
+    let (http, https, api) = (free_port(), free_port(), free_port());
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let written = Arc::clone(&notes);
+    std::thread::spawn(move || {
+        for stream in discovery.incoming().flatten() {
+            let written = Arc::clone(&written);
+            std::thread::spawn(move || note_requests(&stream, http, &written));
+        }
+    });
+    let arguments =
+        ["--http-port", &http.to_string(), "--https-port", &https.to_string(), "--api-port", &api.to_string()];
+    let mut command = command(&routes, &arguments);
+    command.env("DISCOVERD", servers).env("EXTERNAL_IP", "10.0.0.9").env("FLYNN_JOB_ID", "host1-5f2c");
+    let mut program = Program(command.spawn().expect("the program starts"));
+    let noted = |method: &str, service: &str| {
+        let begin = Instant::now();
+        loop {
+            let notes = notes.lock().expect("no panic").clone();
+            let start = format!("{method} /services/{service}/instances/");
+            if let Some(note) = notes.iter().find(|note| note.starts_with(&start)) {
+                return note.clone();
+            }
+            assert!(begin.elapsed() < LIMIT, "no {start} among {notes:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    for (service, port) in [("router-api", api), ("router-http", http)] {
+        let note = noted("PUT", service);
+        assert!(note.contains(&format!("10.0.0.9:{port}")) && note.contains("host1-5f2c"), "{note}");
+        assert!(note.ends_with("listening=true"), "{note}");
+    }
+    let killed = Command::new("kill").args(["-TERM", &program.0.id().to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+    for service in ["router-api", "router-http"] {
+        let note = noted("DELETE", service);
+        assert!(note.ends_with("listening=true"), "it is withdrawn before the port closes: {note}");
+    }
     assert_eq!(wait(&mut program), 0);
 }
 

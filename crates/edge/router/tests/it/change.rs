@@ -19,9 +19,8 @@ async fn requests_survive_backends_that_die_and_routes_that_change() {
     // One that stays: there is always a healthy backend.
     let steady = Backend::named("ok").await;
     let mut others = vec![Backend::named("ok").await, Backend::named("ok").await];
-    let addresses = |others: &[Backend]| {
-        others.iter().map(|backend| backend.address).chain([steady.address]).collect::<Vec<_>>()
-    };
+    let addresses =
+        |others: &[Backend]| others.iter().map(|backend| backend.address).chain([steady.address]).collect::<Vec<_>>();
     let rig = Rig::start(vec![route("example.com", "s")], vec![members("s", &addresses(&others))]).await;
     let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut clients = JoinSet::new();
@@ -48,7 +47,8 @@ async fn requests_survive_backends_that_die_and_routes_that_change() {
         }
         others.push(Backend::named("ok").await);
         rig.members(members("s", &addresses(&others))).await;
-        rig.set(Route { disable_keep_alives: round % 5 == 4, sticky: round % 2 == 0, ..route("example.com", "s") }).await;
+        rig.set(Route { disable_keep_alives: round % 5 == 4, sticky: round % 2 == 0, ..route("example.com", "s") })
+            .await;
     }
     stop.store(true, Ordering::Relaxed);
     while let Some(client) = clients.join_next().await {

@@ -66,9 +66,8 @@ async fn j9_j10_instances_follow_discoverd_and_outlast_its_absence() {
     changes.send(Change::Routes(routes)).await.expect("the router takes changes");
     within(router.synced()).await;
     let serving = router.listen("v1").await.expect("loopback has free ports");
-    let ask = async |host: &str| {
-        crate::client::Client::connect(serving.addresses()[0]).await.get(host, "/").await.text()
-    };
+    let ask =
+        async |host: &str| crate::client::Client::connect(serving.addresses()[0]).await.get(host, "/").await.text();
     eventually("1".to_owned(), async || ask("led.com").await).await;
     eventually(vec!["1".to_owned(), "2".to_owned()], async || {
         let mut answers = vec![ask("example.com").await, ask("example.com").await];

@@ -322,6 +322,30 @@ async fn c10_c11_http2_sees_trailers_and_truncation() {
 }
 
 #[tokio::test]
+async fn an_idle_http2_connection_ends_and_a_busy_one_does_not() {
+    let authority = Authority::new();
+    let backend = Backend::scripted(async |mut backend| {
+        backend.head_of_request().await;
+        // Longer than the limit on idle clients; a real time, because it is what is measured.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        backend.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb").await;
+    })
+    .await;
+    let limits = Limits { idle: Duration::from_millis(200), ..Limits::default() };
+    let routes = vec![with_certificate(route("a.org", "s"), &authority.issue(&["a.org"]))];
+    let services = vec![members("s", &[backend.address])];
+    let rig = Rig::with(Settings { limits, ..settings() }, routes, services).await;
+    let stream = authority.connect(rig.https(), "a.org", &["h2"], rustls::ALL_VERSIONS).await.expect("a handshake");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = within(handshake).await.expect("HTTP/2");
+    let driver = tokio::spawn(connection);
+    let request = Request::builder().uri("https://a.org/").body(Empty::<Bytes>::new()).expect("a request");
+    let response = within(sender.send_request(request)).await.expect("a response");
+    assert_eq!(within(response.into_body().collect()).await.expect("a body").to_bytes(), "b");
+    within(driver).await.expect("it ends").expect("it ends well");
+}
+
+#[tokio::test]
 async fn h1_the_proxy_header_comes_before_tls() {
     let authority = Authority::new();
     let backend = Backend::named("b").await;
