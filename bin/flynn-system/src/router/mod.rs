@@ -1,9 +1,10 @@
 //! `flynn-system router`
 
 mod options;
+mod registration;
 
 use anyhow::Context as _;
-use flynn_discoverd_client::Client;
+use flynn_discoverd_client::{Client, Registration};
 use flynn_router::source::{discoverd, file};
 use flynn_router::{Page, Router};
 use flynn_telemetry::{LogConfig, Metrics};
@@ -34,9 +35,10 @@ async fn serve(options: &Options, vars: impl Fn(&str) -> Option<String>) -> anyh
     // A file that is wrong at the start is a mistake of who starts us; later the last good state goes on.
     router.changes().send(file::read(&options.routes).await?).await.context("take in the first routes")?;
     sources.spawn(file::follow(options.routes.clone(), router.changes()));
-    if let Some(servers) = vars("DISCOVERD") {
-        let client = Client::from_list(&servers).context("read DISCOVERD")?;
-        sources.spawn(discoverd::follow(client, router.interest(), router.changes()));
+    let discovery =
+        vars("DISCOVERD").map(|servers| Client::from_list(&servers).context("read DISCOVERD")).transpose()?;
+    if let Some(client) = &discovery {
+        sources.spawn(discoverd::follow(client.clone(), router.interest(), router.changes()));
     }
     router.synced().await;
     let serving = router.listen(env!("CARGO_PKG_VERSION")).await?;
@@ -45,7 +47,10 @@ async fn serve(options: &Options, vars: impl Fn(&str) -> Option<String>) -> anyh
     {
         info!(%address, kind, "listening");
     }
+    // Only now: who finds this router finds one that knows its routes.
+    let registrations = discovery.map(|client| registration::register(&client, &serving, &vars)).unwrap_or_default();
     ended().await?;
+    futures_util::future::join_all(registrations.into_iter().map(Registration::deregister)).await;
     serving.drain().await;
     sources.shutdown().await;
     Ok(())

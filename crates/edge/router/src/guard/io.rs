@@ -53,6 +53,17 @@ impl Conversation {
         self.busy.load(Ordering::Relaxed) == 0
     }
 
+    /// Waits until no request came for so long. For HTTP/2; a guarded connection minds its own time.
+    pub(crate) async fn idle_for(&self, limit: Duration) {
+        loop {
+            let due = if self.is_idle() { self.idle_since() + limit } else { Instant::now() + limit };
+            tokio::time::sleep_until(due).await;
+            if self.is_idle() && self.idle_since() + limit <= Instant::now() {
+                return;
+            }
+        }
+    }
+
     fn idle_since(&self) -> Instant {
         self.begin + Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed))
     }

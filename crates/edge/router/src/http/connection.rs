@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -24,6 +25,9 @@ const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Streams of one HTTP/2 client at once.
 const MAX_STREAMS: u32 = 250;
 
+/// Header fields of one HTTP/2 request in bytes. Less than over HTTP/1, because many are in flight on one connection.
+const MAX_HTTP2_FIELDS: u32 = 128 * 1024;
+
 /// Where requests of a connection come from.
 #[derive(Debug)]
 pub(crate) struct Origin {
@@ -39,7 +43,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let conversation = Conversation::new();
-    let exchange = Rc::new(Exchange { worker: Rc::clone(worker), origin, conversation: conversation.clone() });
+    let exchange = Rc::new(Exchange { worker: Rc::clone(worker), origin, conversation: Arc::clone(&conversation) });
     let service = service_fn(move |request: Request<Incoming>| {
         let exchange = Rc::clone(&exchange);
         async move { Ok::<_, Infallible>(answer(&exchange, request).await) }
@@ -48,12 +52,13 @@ where
     let ended = if http2 {
         let mut builder = server::conn::http2::Builder::new(LocalExecutor);
         builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+        builder.max_header_list_size(MAX_HTTP2_FIELDS);
         builder.keep_alive_interval(Some(limits.idle)).keep_alive_timeout(limits.request_head);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = drained(worker) => {
+            () = async { tokio::select! { () = drained(worker) => {}, () = conversation.idle_for(limits.idle) => {} } } => {
                 connection.as_mut().graceful_shutdown();
                 cut_off(worker, connection).await
             }

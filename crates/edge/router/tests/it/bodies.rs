@@ -5,7 +5,7 @@ use flynn_types::router::Route;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::backend::Backend;
-use crate::rig::{Rig, eventually, members, route, settings, within};
+use crate::rig::{Rig, eventually, members, resident_bytes, route, settings, within};
 
 async fn rig_of(backend: &Backend) -> Rig {
     Rig::start(vec![route("example.com", "s")], vec![members("s", &[backend.address])]).await
@@ -207,12 +207,6 @@ async fn c12_bodies_pass_in_constant_memory() {
     }
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes more than before");
-}
-
-fn resident_bytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
 }
 
 #[tokio::test]

@@ -4,13 +4,16 @@
 mod backend;
 mod balance;
 mod bodies;
+mod change;
 mod client;
+mod discovered;
 mod events;
 mod failures;
 mod file;
 mod headers;
 mod hostile;
 mod lifecycle;
+mod many;
 mod matching;
 mod proxied;
 mod rig;

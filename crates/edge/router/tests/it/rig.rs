@@ -178,3 +178,10 @@ where
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// The most memory that this process has had so far.
+pub(crate) fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+}

@@ -22,18 +22,18 @@ use crate::client::Client;
 use crate::rig::{Rig, members, route, settings, within};
 
 /// An authority and what a client needs to trust it.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+pub(crate) struct Authority {
+    pub(crate) issuer: CertifiedIssuer<'static, KeyPair>,
     roots: Arc<RootCertStore>,
 }
 
-struct Pair {
-    chain: String,
-    key: String,
+pub(crate) struct Pair {
+    pub(crate) chain: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -43,7 +43,7 @@ impl Authority {
         Self { issuer, roots: Arc::new(roots) }
     }
 
-    fn issue(&self, names: &[&str]) -> Pair {
+    pub(crate) fn issue(&self, names: &[&str]) -> Pair {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(names).expect("parameters");
@@ -75,14 +75,14 @@ impl Authority {
     }
 
     /// The answer over HTTPS for a name, or why there is none.
-    async fn get(&self, address: SocketAddr, name: &str) -> Result<String, String> {
+    pub(crate) async fn get(&self, address: SocketAddr, name: &str) -> Result<String, String> {
         let mut client = self.https(address, name).await.map_err(|err| err.to_string())?;
         let answer = client.get(name, "/").await;
         Ok(format!("{} {}", answer.status, answer.text()))
     }
 }
 
-fn with_certificate(route: Route, pair: &Pair) -> Route {
+pub(crate) fn with_certificate(route: Route, pair: &Pair) -> Route {
     let (cert, key) = (pair.chain.clone(), pair.key.clone());
     Route { certificate: Some(Certificate { cert, key, ..Certificate::default() }), ..route }
 }
@@ -319,6 +319,30 @@ async fn c10_c11_http2_sees_trailers_and_truncation() {
         let trailer = body.as_ref().ok().and_then(|body| body.trailers()?.get("x-sum")?.to_str().ok());
         assert_eq!((body.is_ok(), trailer), (sum.is_some(), sum));
     }
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_ends_and_a_busy_one_does_not() {
+    let authority = Authority::new();
+    let backend = Backend::scripted(async |mut backend| {
+        backend.head_of_request().await;
+        // Longer than the limit on idle clients; a real time, because it is what is measured.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        backend.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nb").await;
+    })
+    .await;
+    let limits = Limits { idle: Duration::from_millis(200), ..Limits::default() };
+    let routes = vec![with_certificate(route("a.org", "s"), &authority.issue(&["a.org"]))];
+    let services = vec![members("s", &[backend.address])];
+    let rig = Rig::with(Settings { limits, ..settings() }, routes, services).await;
+    let stream = authority.connect(rig.https(), "a.org", &["h2"], rustls::ALL_VERSIONS).await.expect("a handshake");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = within(handshake).await.expect("HTTP/2");
+    let driver = tokio::spawn(connection);
+    let request = Request::builder().uri("https://a.org/").body(Empty::<Bytes>::new()).expect("a request");
+    let response = within(sender.send_request(request)).await.expect("a response");
+    assert_eq!(within(response.into_body().collect()).await.expect("a body").to_bytes(), "b");
+    within(driver).await.expect("it ends").expect("it ends well");
 }
 
 #[tokio::test]

@@ -1,0 +1,58 @@
+//! No request is lost while everything behind the router changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use flynn_types::router::Route;
+use tokio::task::JoinSet;
+
+use crate::backend::Backend;
+use crate::client::Client;
+use crate::rig::{LIMIT, Rig, members, route};
+
+/// Rounds of change; in each one backend dies with its connections, and another one comes.
+const ROUNDS: usize = 100;
+const CLIENTS: usize = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_survive_backends_that_die_and_routes_that_change() {
+    // One that stays: there is always a healthy backend.
+    let steady = Backend::named("ok").await;
+    let mut others = vec![Backend::named("ok").await, Backend::named("ok").await];
+    let addresses =
+        |others: &[Backend]| others.iter().map(|backend| backend.address).chain([steady.address]).collect::<Vec<_>>();
+    let rig = Rig::start(vec![route("example.com", "s")], vec![members("s", &addresses(&others))]).await;
+    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (stop, asked, address) = (Arc::clone(&stop), Arc::clone(&asked), rig.http());
+        clients.spawn(async move {
+            let mut client = Client::connect(address).await;
+            while !stop.load(Ordering::Relaxed) {
+                let answer = client.get("example.com", "/").await;
+                assert_eq!((answer.status, answer.text().as_str(), answer.is_complete), (200, "ok", true));
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let begin = std::time::Instant::now();
+    for round in 0..ROUNDS {
+        // It dies first, as a killed process does; the router learns of it later, from others.
+        drop(others.remove(0));
+        let answered = asked.load(Ordering::Relaxed);
+        while asked.load(Ordering::Relaxed) < answered + CLIENTS {
+            assert!(begin.elapsed() < LIMIT && clients.len() == CLIENTS, "requests go on");
+            assert!(clients.try_join_next().is_none(), "a client failed, see above");
+            tokio::task::yield_now().await;
+        }
+        others.push(Backend::named("ok").await);
+        rig.members(members("s", &addresses(&others))).await;
+        rig.set(Route { disable_keep_alives: round % 5 == 4, sticky: round % 2 == 0, ..route("example.com", "s") })
+            .await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    while let Some(client) = clients.join_next().await {
+        client.expect("no request failed");
+    }
+    assert!(asked.load(Ordering::Relaxed) >= ROUNDS * CLIENTS);
+}
