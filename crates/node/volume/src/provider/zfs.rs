@@ -186,6 +186,23 @@ impl ZfsProvider {
     }
 }
 
+/// Feeds a stream to `zfs recv`.
+fn take_in(name: &str, input: &mut dyn Read) -> Result<(), VolumeError> {
+    let mut transfer = Transfer::start("zfs", &["recv", "-F", name], Stdio::piped(), Stdio::null())?;
+    let mut stdin = transfer.child.stdin.take();
+    let copied = stdin.as_mut().map_or(Ok(0), |stdin| copy(input, stdin));
+    if copied.as_ref().is_err_and(|err| err.kind() != io::ErrorKind::BrokenPipe) {
+        // The stream broke: zfs must not take its end for a whole one.
+        let _ = transfer.child.kill();
+    }
+    drop(stdin);
+    let ended = transfer.end();
+    match (copied, ended) {
+        (Err(err), _) if err.kind() != io::ErrorKind::BrokenPipe => Err(VolumeError::io("receive", name)(err)),
+        (_, ended) => ended,
+    }
+}
+
 fn record_property(record: &VolumeRecord) -> Result<String, VolumeError> {
     let json =
         serde_json::to_string(record).map_err(|err| VolumeError::io("describe volume", &record.info.id)(err.into()))?;
@@ -280,21 +297,13 @@ impl Provider for ZfsProvider {
         input: &mut dyn Read,
     ) -> Result<Received, VolumeError> {
         let name = self.volume(&volume.info.id);
-        let mut transfer = Transfer::start("zfs", &["recv", "-F", &name], Stdio::piped(), Stdio::null())?;
-        let mut stdin = transfer.child.stdin.take();
-        let copied = stdin.as_mut().map_or(Ok(0), |stdin| copy(input, stdin));
-        if copied.as_ref().is_err_and(|err| err.kind() != io::ErrorKind::BrokenPipe) {
-            // The stream broke: zfs must not take its end for a whole one.
-            let _ = transfer.child.kill();
-        }
-        drop(stdin);
-        let ended = transfer.end();
-        match (copied, ended) {
-            (Err(err), _) if err.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(VolumeError::io("receive", name)(err));
-            }
-            (_, ended) => ended?,
-        }
+        // Received into while it is mounted, a file system may answer EIO for files whose inodes it knew before. One that
+        // is in use stays mounted.
+        let _ = run("zfs", ["unmount", &name]);
+        let taken = take_in(&name, input);
+        let mounted = self.mount(&name);
+        taken?;
+        mounted?;
         // The stream does not say its name beforehand: it is the snapshot that was not there.
         let listing =
             run("zfs", ["list", "-H", "-p", "-t", "snapshot", "-d", "1", "-o", "name", "-s", "createtxg", &name])?;
