@@ -245,12 +245,13 @@ impl Runner {
             None => None,
         };
         let job = self.assign(id, address);
-        let supervisor = self.runtime.supervisor(id, &self.run_dir(id), job.job.partition()).await?;
+        // What is wrong with the job itself is told rather than what is wrong with this host.
+        let supervisor = self.runtime.supervisor(id, &self.run_dir(id), job.job.partition()).await;
         let prepared =
             interrupt.run_until_cancelled(self.prepare(id, &job, network, address)).await.ok_or(NotStarted::Stopped)?;
         let spec = prepared.map_err(NotStarted::Failed)?;
         // From here on a stop request finds a container to stop.
-        let container = supervisor.start(spec).await?;
+        let container = supervisor?.start(spec).await?;
         let pid = container.pid();
         self.book.update(id, |job| job.pid = Some(pid));
         let live = Live { log: self.follow(id, &job, &container), container };
