@@ -25,6 +25,13 @@ struct Cli {
     /// Rounds of each comparison
     #[arg(long, default_value_t = 15)]
     rounds: usize,
+    /// Runs inside of a host: keeps instances alive at this address
+    #[arg(long, hide = true)]
+    beat: Option<String>,
+    #[arg(long, hide = true, default_value_t = 0)]
+    first: usize,
+    #[arg(long, hide = true, default_value_t = 1)]
+    step: usize,
     /// Only these: start, many, memory, discovery, dns
     only: Vec<String>,
 }
@@ -41,6 +48,13 @@ const ALL: [(&str, Measurement); 5] = [
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(url) = &cli.beat {
+        let Err(err) = fixture::runtime().block_on(discovery::beat(url, cli.first, cli.step)) else {
+            return ExitCode::SUCCESS;
+        };
+        let _ = writeln!(std::io::stderr(), "error: beat: {err:#}");
+        return ExitCode::FAILURE;
+    }
     let mut table = Table::default();
     let mut failed = false;
     for (name, measure) in ALL.iter().filter(|(name, _)| cli.only.is_empty() || cli.only.iter().any(|o| o == name)) {
