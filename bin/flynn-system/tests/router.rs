@@ -32,29 +32,27 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port()
 }
 
-fn wait(program: &mut Program) -> i32 {
+/// Looks again and again, for a limited time.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
-        if let Some(status) = program.0.try_wait().expect("it is our child") {
-            return status.code().expect("it ends by itself");
+        if let Some(seen) = look() {
+            return seen;
         }
-        assert!(begin.elapsed() < LIMIT, "the program does not end");
+        assert!(begin.elapsed() < LIMIT, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
+fn wait(program: &mut Program) -> i32 {
+    let status = until("the program ends", || program.0.try_wait().expect("it is our child"));
+    status.code().expect("it ends by itself")
+}
+
 fn connect(port: u16) -> TcpStream {
-    let begin = Instant::now();
-    loop {
-        match TcpStream::connect(("127.0.0.1", port)) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(LIMIT)).expect("a limit");
-                return stream;
-            }
-            Err(err) => assert!(begin.elapsed() < LIMIT, "nothing listens: {err}"),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let stream = until("the router listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+    stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+    stream
 }
 
 #[test]
@@ -80,11 +78,7 @@ fn k11_a_request_at_the_time_of_sigterm_is_finished_and_the_program_ends_well() 
     let killed = Command::new("kill").args(["-TERM", &program.0.id().to_string()]).status().expect("kill runs");
     assert!(killed.success());
     // The port closes at once: the router is draining.
-    let begin = Instant::now();
-    while TcpStream::connect(("127.0.0.1", http)).is_ok() {
-        assert!(begin.elapsed() < LIMIT, "the router goes on listening");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("the router stops listening", || TcpStream::connect(("127.0.0.1", http)).err());
     taken.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").expect("the router reads");
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("the connection ends well");
@@ -140,16 +134,10 @@ fn k10_the_router_is_registered_while_it_serves() {
     command.env("DISCOVERD", servers).env("EXTERNAL_IP", "10.0.0.9").env("FLYNN_JOB_ID", "host1-5f2c");
     let mut program = Program(command.spawn().expect("the program starts"));
     let noted = |method: &str, service: &str| {
-        let begin = Instant::now();
-        loop {
-            let notes = notes.lock().expect("no panic").clone();
-            let start = format!("{method} /services/{service}/instances/");
-            if let Some(note) = notes.iter().find(|note| note.starts_with(&start)) {
-                return note.clone();
-            }
-            assert!(begin.elapsed() < LIMIT, "no {start} among {notes:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let start = format!("{method} /services/{service}/instances/");
+        until(&format!("{start} comes"), || {
+            notes.lock().expect("no panic").iter().find(|note| note.starts_with(&start)).cloned()
+        })
     };
     for (service, port) in [("router-api", api), ("router-http", http)] {
         let note = noted("PUT", service);

@@ -1,9 +1,11 @@
 //! Health, figures, and the end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use flynn_router::{Limits, Router, Settings};
 use flynn_telemetry::Metrics;
+use tokio::sync::Semaphore;
 
 use crate::backend::Backend;
 use crate::client::Client;
@@ -55,12 +57,16 @@ async fn the_health_check_shadows_no_app() {
 
 #[tokio::test]
 async fn k11_requests_that_run_at_the_end_are_finished() {
-    let backend = Backend::scripted(async |mut backend| {
-        backend.head_of_request().await;
-        backend.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await;
-        // As long as the test lets it: the client's word comes by the test's own connection.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        backend.send("1\r\nb\r\n0\r\n\r\n").await;
+    let finish = Arc::new(Semaphore::new(0));
+    let told = Arc::clone(&finish);
+    let backend = Backend::scripted(move |mut backend| {
+        let told = Arc::clone(&told);
+        async move {
+            backend.head_of_request().await;
+            backend.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await;
+            let _ = within(told.acquire()).await;
+            backend.send("1\r\nb\r\n0\r\n\r\n").await;
+        }
     })
     .await;
     let rig = Rig::start(vec![route("example.com", "s")], vec![members("s", &[backend.address])]).await;
@@ -69,6 +75,8 @@ async fn k11_requests_that_run_at_the_end_are_finished() {
     eventually(1, async || backend.connections()).await;
     assert_eq!(idle.get("nowhere", "/").await.status, 404);
     let drain = tokio::spawn(rig.serving.drain());
+    eventually(true, async || tokio::net::TcpStream::connect(address).await.is_err()).await;
+    finish.add_permits(1);
     let answer = running.answer(false).await;
     assert_eq!((answer.text().as_str(), answer.is_complete), ("ab", true));
     // A request that was on its way is answered, and told that it was the last.
