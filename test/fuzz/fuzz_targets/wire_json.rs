@@ -1,7 +1,7 @@
-//! Bodies of the host API and of discoverd: no panic, and what was read is written and read again as the same.
+//! Bodies of the host API, of discoverd and of the router: no panic, and what was read is written and read again as the same.
 #![no_main]
 
-use flynn_types::{discoverd, host, image};
+use flynn_types::{discoverd, host, image, router};
 
 fn check<T: serde::Serialize + serde::de::DeserializeOwned>(input: &[u8]) {
     let Ok(value) = serde_json::from_slice::<T>(input) else { return };
@@ -20,4 +20,6 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     check::<discoverd::ServiceMeta>(input);
     check::<discoverd::Event>(input);
     check::<image::Artifact>(input);
+    check::<router::Route>(input);
+    check::<router::StreamEvent>(input);
 });

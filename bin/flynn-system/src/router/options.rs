@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use flynn_router::{CookieKey, DefaultCertificate, HttpPort, Limits, Settings};
+use ipnet::IpNet;
 use tracing::warn;
 
 /// Options of the router; what they leave open, variables say.
@@ -45,6 +46,15 @@ pub(crate) struct Options {
     /// Seconds that requests may still take when the router ends
     #[arg(long, default_value_t = 20, value_name = "SECONDS")]
     drain_seconds: u64,
+    /// Connections that one client may have, by its address [default: any number]
+    #[arg(long, value_name = "COUNT")]
+    connections_per_client: Option<u32>,
+    /// Seconds that a client may be waited for until another KiB of its request's body is there
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    body_pause_seconds: u64,
+    /// Seconds for which a client may take nothing of its response
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    response_pause_seconds: u64,
 }
 
 impl Options {
@@ -65,12 +75,19 @@ impl Options {
                 (None, None) => 5000,
             }),
             proxy_protocol: vars("PROXY_PROTOCOL").is_some_and(|text| text == "true"),
+            trusted_proxies: trusted_proxies(vars)?,
             cookie_key: CookieKey::from_base64(&vars("COOKIE_KEY").unwrap_or_default())?,
             default_certificate: self.default_certificate(vars)?,
             unavailable_page: None,
             workers: self.workers.unwrap_or(cores),
             access_log: self.access_log || vars("DEBUG").is_some(),
-            limits: Limits { drain: Duration::from_secs(self.drain_seconds), ..Limits::default() },
+            limits: Limits {
+                drain: Duration::from_secs(self.drain_seconds),
+                connections_per_client: self.connections_per_client,
+                body_pause: Duration::from_secs(self.body_pause_seconds),
+                response_pause: Duration::from_secs(self.response_pause_seconds),
+                ..Limits::default()
+            },
         })
     }
 
@@ -106,6 +123,16 @@ impl Options {
         let (Some(chain), Some(key)) = (vars("TLSCERT"), vars("TLSKEY")) else { return Ok(None) };
         DefaultCertificate::from_pem(&chain, &key).context("use TLSCERT and TLSKEY").map(Some)
     }
+}
+
+/// Networks and single addresses, commas between.
+fn trusted_proxies(vars: &impl Fn(&str) -> Option<String>) -> anyhow::Result<Vec<IpNet>> {
+    let list = vars("TRUSTED_PROXIES").unwrap_or_default();
+    let network = |text: &str| {
+        let one = text.parse::<IpAddr>().map(IpNet::from);
+        one.or_else(|_| text.parse()).with_context(|| format!("TRUSTED_PROXIES has {text:?}, which is no network"))
+    };
+    list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(network).collect()
 }
 
 fn number(name: &str, text: &str) -> anyhow::Result<u16> {
@@ -156,6 +183,7 @@ mod tests {
             ("ADDITIONAL_HTTPS_PORTS", "1,x"),
             ("LISTEN_IP", "x"),
             ("PORT", "x"),
+            ("TRUSTED_PROXIES", "10.0.0.0/8,x"),
         ] {
             assert!(error(&[(name, value)]).contains(name), "{name}={value}");
         }
@@ -174,6 +202,13 @@ mod tests {
         assert_eq!(ports(&[], &[("DEFAULT_HTTP_PORT", "0")]), [(4433, true, true)]);
         let extra = ports(&[], &[("ADDITIONAL_HTTP_PORTS", "81,82"), ("ADDITIONAL_HTTPS_PORTS", "444")]);
         assert_eq!(extra[2..], [(81, false, false), (82, false, false), (444, true, false)]);
+    }
+
+    #[test]
+    fn proxies_are_networks_and_addresses() {
+        let trusted = settings(&[], &[("TRUSTED_PROXIES", "10.0.0.0/8, 192.168.1.1,fd00::/8")]).expect("no mistake");
+        let networks: Vec<_> = trusted.trusted_proxies.iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["10.0.0.0/8", "192.168.1.1/32", "fd00::/8"]);
     }
 
     #[test]

@@ -37,14 +37,31 @@ where
     sse_items(items.map(|item| item.map(|data| Item { id: None, data })))
 }
 
+/// Like [`sse`], with a comment after so much silence.
+pub fn sse_every<T, E>(items: impl Stream<Item = Result<T, E>> + Send + 'static, keep_alive: Duration) -> Response
+where
+    T: Serialize + 'static,
+    E: Display + 'static,
+{
+    respond(items.map(|item| item.map(|data| Item { id: None, data })), keep_alive)
+}
+
 /// Like [`sse`], for items with ids.
 pub fn sse_items<T, E>(items: impl Stream<Item = Result<Item<T>, E>> + Send + 'static) -> Response
 where
     T: Serialize + 'static,
     E: Display + 'static,
 {
+    respond(items, KEEP_ALIVE)
+}
+
+fn respond<T, E>(items: impl Stream<Item = Result<Item<T>, E>> + Send + 'static, keep_alive: Duration) -> Response
+where
+    T: Serialize + 'static,
+    E: Display + 'static,
+{
     let headers = [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
-    let frames = frames(items, KEEP_ALIVE).map(Ok::<_, Infallible>);
+    let frames = frames(items, keep_alive).map(Ok::<_, Infallible>);
     (headers, Body::from_stream(frames)).into_response()
 }
 

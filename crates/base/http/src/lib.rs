@@ -22,7 +22,7 @@ mod stall;
 
 pub use backoff::Backoff;
 pub use client::{Client, ClientError, Download, Follow, Followed, Hijacked, path_segment};
-pub use events::{Item, sse, sse_items, wants_events};
+pub use events::{Item, sse, sse_every, sse_items, wants_events};
 pub use extract::{Json, MAX_BODY};
 pub use failure::Failure;
 pub use fallback::{not_found, with_text_fallbacks};

@@ -58,6 +58,19 @@ pub struct Route {
     pub disable_keep_alives: bool,
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
     pub managed_certificate_domain: String,
+    /// HTTP: requests are answered with a page that says so, and backends get none.
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
+    pub maintenance: bool,
+    /// HTTP: longest request body in bytes; 0 is without a limit.
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
+    pub max_body_bytes: u64,
+    /// HTTP: how backends are spoken to, `http1` (the default) or `h2c`. A text, so that a value of a later version
+    /// spoils its route only.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
+    pub backend_protocol: String,
+    /// TCP: the PROXY header that backends get first, `v1` or `v2`; none when empty.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
+    pub proxy_protocol: String,
 }
 
 impl Route {

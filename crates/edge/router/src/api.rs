@@ -66,7 +66,7 @@ async fn events(State(api): State<Api>, Query(wanted): Query<Wanted>) -> Respons
     let wanted: Vec<String> = wanted.types.split(',').map(|name| name.trim().to_owned()).collect();
     let events = api.shared.events.subscribe();
     let asked = events.filter(move |event| std::future::ready(wanted.iter().any(|name| name == event.event.as_str())));
-    flynn_http::sse(asked.map(Ok::<_, Infallible>))
+    flynn_http::sse_every(asked.map(Ok::<_, Infallible>), api.shared.settings.limits.event_keep_alive)
 }
 
 async fn not_found() -> impl IntoResponse {

@@ -1,7 +1,8 @@
 //! Applies what sources tell: keeps the routes, builds the next snapshot, publishes it. The only writer there is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use flynn_types::router::Route;
 use tokio::sync::{mpsc, watch};
@@ -16,6 +17,11 @@ use crate::tls::CertificateCache;
 /// Changes applied before the result is published, when they come fast.
 const BATCH: usize = 256;
 
+/// Changes after which the certificates are looked through for such as no route uses.
+const CERTIFICATES_LEFT: u32 = 1000;
+/// How long changes are applied without letting other tasks run.
+const LONGEST_BREATH: Duration = Duration::from_millis(5);
+
 /// Names of the services that routes need.
 type Names = Arc<BTreeSet<Arc<str>>>;
 
@@ -26,11 +32,16 @@ pub(crate) struct Control {
     routes: BTreeMap<Arc<str>, Route>,
     next: Snapshot,
     services: BTreeMap<Arc<str>, Arc<Service>>,
-    /// The last told instances of services, among them those from [`Change::Everything`] that no route names yet.
+    /// The instances of services that [`Change::Everything`] has listed, also of those that no route names yet.
     memberships: BTreeMap<Box<str>, Membership>,
     /// Number of routes of a service that drain its backends, where there are any.
     draining: BTreeMap<Box<str>, usize>,
     certificates: CertificateCache,
+    /// Changes that may have left a certificate without a route, since the cache was last looked through.
+    certificates_left: u32,
+    /// Number of routes by service; a service without any goes with the next publication.
+    uses: HashMap<Arc<str>, usize>,
+    services_differ: bool,
     invalid: BTreeSet<Box<str>>,
     interest: watch::Sender<Names>,
     changed: watch::Sender<()>,
@@ -57,6 +68,9 @@ impl Control {
             memberships: BTreeMap::new(),
             draining: BTreeMap::new(),
             certificates: CertificateCache::default(),
+            certificates_left: 0,
+            uses: HashMap::new(),
+            services_differ: false,
             invalid: BTreeSet::new(),
             interest,
             changed,
@@ -69,48 +83,57 @@ impl Control {
     pub(crate) async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
         let mut batch = Vec::new();
         while changes.recv_many(&mut batch, BATCH).await > 0 {
+            let mut breath = Breath::default();
             for change in batch.drain(..) {
-                self.apply(change);
+                self.apply(change, &mut breath).await;
             }
             self.publish();
         }
     }
 
-    fn apply(&mut self, change: Change) {
+    async fn apply(&mut self, change: Change, breath: &mut Breath) {
         match change {
             Change::Everything { routes, services } => {
-                let told = services.into_iter().map(|membership| (membership.service.clone(), membership));
-                self.memberships = told.collect();
-                self.replace(routes);
+                let told = services.into_iter().map(|membership| (membership.service.clone(), membership)).collect();
+                let before = std::mem::replace(&mut self.memberships, told);
+                self.replace(routes, breath).await;
                 let services: Vec<_> = self.services.values().cloned().collect();
                 for service in services {
-                    let membership = self.memberships.get(&*service.name).cloned().unwrap_or_default();
-                    service.update(&membership.instances, membership.leader);
-                    self.announce(&service);
+                    // What never was in a list has its instances from elsewhere.
+                    let none = || before.contains_key(&*service.name).then(Membership::default);
+                    if let Some(membership) = self.memberships.get(&*service.name).cloned().or_else(none) {
+                        service.update(&membership.instances, membership.leader);
+                        self.announce(&service);
+                    }
                 }
             }
-            Change::Routes(routes) => self.replace(routes),
+            Change::Routes(routes) => self.replace(routes, breath).await,
             Change::Set(route) => self.set(*route),
             Change::Remove { id } => self.remove(&id),
             Change::Members(membership) => {
                 if let Some(service) = self.services.get(&*membership.service).cloned() {
                     service.update(&membership.instances, membership.leader);
                     self.announce(&service);
-                    self.memberships.insert(membership.service.clone(), membership);
+                }
+                if let Some(listed) = self.memberships.get_mut(&membership.service) {
+                    *listed = membership;
                 }
             }
         }
+        breath.take().await;
     }
 
-    fn replace(&mut self, routes: Vec<Route>) {
-        let listed: BTreeSet<&str> = routes.iter().map(|route| &*route.id).collect();
+    async fn replace(&mut self, routes: Vec<Route>, breath: &mut Breath) {
+        let listed: HashSet<&str> = routes.iter().map(|route| &*route.id).collect();
         let gone: Vec<_> = self.routes.keys().filter(|id| !listed.contains(&***id)).cloned().collect();
         self.invalid.retain(|id| listed.contains(&**id));
         for id in gone {
             self.remove(&id);
+            breath.take().await;
         }
         for route in routes {
             self.set(route);
+            breath.take().await;
         }
         self.next.synced = true;
     }
@@ -135,7 +158,7 @@ impl Control {
     fn checked(&self, route: &Route) -> Result<Place, InvalidRoute> {
         let place = place(route)?;
         match place {
-            Place::Tcp { port } if self.shared.settings.owns(port) => {
+            Place::Tcp { port, .. } if self.shared.settings.owns(port) => {
                 Err(InvalidRoute::OwnPort { id: (*route.id).into(), port })
             }
             place => Ok(place),
@@ -150,10 +173,13 @@ impl Control {
                 self.take_out(former);
             }
             self.count_drain(former, false);
+            self.count_use(&former.service, false);
+            self.certificates_left += 1;
         }
         let service = self.service(&route.service);
+        self.count_use(&route.service, true);
         match place {
-            Place::Http(mount) => {
+            Place::Http { mount, protocol } => {
                 let certificate = route.key_pair().and_then(|(chain, key)| {
                     let certificate = self.certificates.get(chain.trim(), key.trim());
                     certificate
@@ -169,13 +195,17 @@ impl Control {
                     leader: route.leader,
                     sticky: route.sticky,
                     keep_alive: !route.disable_keep_alives,
+                    protocol,
+                    maintenance: route.maintenance,
+                    max_body: (route.max_body_bytes > 0).then_some(route.max_body_bytes),
                     certificate,
                     metrics,
                 };
                 self.next.table.set(&id, mount, Arc::new(http));
             }
-            Place::Tcp { port } => {
-                let tcp = TcpRoute { id: Arc::clone(&id), service, leader: route.leader };
+            Place::Tcp { port, proxy_header } => {
+                let metrics = self.shared.metrics.route(&id, &route.service);
+                let tcp = TcpRoute { id: Arc::clone(&id), service, leader: route.leader, proxy_header, metrics };
                 if let Some(other) = self.next.tcp.insert(port, Arc::new(tcp)).filter(|other| other.id != id) {
                     warn!(route_id = %id, other = %other.id, port, "two TCP routes have one port, the newer one gets it");
                 }
@@ -195,6 +225,8 @@ impl Control {
         let Some(route) = self.routes.remove(id) else { return };
         self.take_out(&route);
         self.count_drain(&route, false);
+        self.count_use(&route.service, false);
+        self.certificates_left += 1;
         self.announce_named(&route.service);
         self.shared.events.route_removed(&route);
     }
@@ -217,6 +249,15 @@ impl Control {
         if *count == 0 {
             self.draining.remove(&*route.service);
         }
+    }
+
+    fn count_use(&mut self, service: &str, is_there: bool) {
+        let count = match self.uses.get_mut(service) {
+            Some(count) => count,
+            None => self.uses.entry(service.into()).or_default(),
+        };
+        *count = if is_there { *count + 1 } else { count.saturating_sub(1) };
+        self.services_differ |= *count == 0;
     }
 
     fn announce_named(&self, service: &str) {
@@ -242,19 +283,40 @@ impl Control {
             service.update(&known.instances, known.leader);
         }
         self.services.insert(Arc::clone(&service.name), Arc::clone(&service));
+        self.services_differ = true;
         service
     }
 
     /// Lets requests see what was applied.
     fn publish(&mut self) {
-        let named: BTreeSet<&str> = self.routes.values().map(|route| &*route.service).collect();
-        self.services.retain(|name, _| named.contains(&**name));
-        self.certificates.prune();
+        if std::mem::take(&mut self.services_differ) {
+            self.drop_unused();
+        }
+        // Looking through all certificates for each change would cost more than keeping a few for a while.
+        if self.certificates_left >= CERTIFICATES_LEFT {
+            self.certificates.prune();
+            self.certificates_left = 0;
+        }
         let metrics = &self.shared.metrics;
         metrics.routes.set(i64::try_from(self.routes.len()).unwrap_or(i64::MAX));
         metrics.routes_invalid.set(i64::try_from(self.invalid.len()).unwrap_or(i64::MAX));
-        self.shared.services.store(Arc::new(self.services.clone()));
         self.shared.snapshot.store(Arc::new(self.next.clone()));
+        if self.next.synced && !self.synced.send_replace(true) {
+            info!(routes = self.routes.len(), "routes are complete");
+        }
+        self.changed.send_replace(());
+    }
+
+    /// Drops services that no route names, and tells sources which ones are left.
+    fn drop_unused(&mut self) {
+        self.uses.retain(|_, count| *count > 0);
+        self.services.retain(|name, service| {
+            let is_used = self.uses.contains_key(&**name);
+            if !is_used {
+                service.update(&[], None);
+            }
+            is_used
+        });
         let names: BTreeSet<Arc<str>> = self.services.keys().cloned().collect();
         self.interest.send_if_modified(|present| {
             let differ = **present != names;
@@ -263,10 +325,26 @@ impl Control {
             }
             differ
         });
-        if self.next.synced && !self.synced.send_replace(true) {
-            info!(routes = self.routes.len(), "routes are complete");
+    }
+}
+
+/// Lets other tasks run while a long list is taken in.
+struct Breath {
+    last: Instant,
+}
+
+impl Default for Breath {
+    fn default() -> Self {
+        Self { last: Instant::now() }
+    }
+}
+
+impl Breath {
+    async fn take(&mut self) {
+        if self.last.elapsed() >= LONGEST_BREATH {
+            tokio::task::yield_now().await;
+            self.last = Instant::now();
         }
-        self.changed.send_replace(());
     }
 }
 

@@ -23,6 +23,8 @@ pub mod balance;
 mod control;
 pub mod cookie;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod guard;
 mod headers;
 mod http;

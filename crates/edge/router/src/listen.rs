@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
 
-use crate::headers::Via;
+use crate::headers::{Claims, Via};
 use crate::http::{Origin, serve};
 use crate::proxied::read_proxy_header;
 use crate::table::DEFAULT_PORTS;
@@ -133,12 +133,28 @@ async fn greet(
     acceptor: Option<Acceptor>,
 ) -> io::Result<()> {
     let limits = &worker.shared.settings.limits;
-    let (source, stream) = match worker.shared.settings.proxy_protocol {
+    let settings = &worker.shared.settings;
+    // A header of others is what follows: no HTTP, and no TLS.
+    let may_have_header = settings.proxy_protocol && settings.is_trusted(peer.ip()).unwrap_or(true);
+    let (source, stream) = match may_have_header {
         true => within(limits.proxy_header, read_proxy_header(stream)).await?,
         false => (None, stream.into()),
     };
     let peer = source.unwrap_or(peer);
-    let origin = Rc::new(Origin { via: via(peer, port), peer, port_key: port.key() });
+    let trusted = settings.is_trusted(peer.ip());
+    let _seat = match (limits.connections_per_client, trusted) {
+        (None, _) | (_, Some(true)) => None,
+        (Some(most), _) => Some(worker.shared.crowd.enter(peer.ip(), most).ok_or_else(|| {
+            worker.shared.metrics.clients_ended.crowd.inc();
+            io::Error::other("the client has too many connections")
+        })?),
+    };
+    let claims = match trusted {
+        None => Claims::AddedTo,
+        Some(true) => Claims::Believed,
+        Some(false) => Claims::Dropped,
+    };
+    let origin = Rc::new(Origin { via: via(peer, port, claims), peer, port_key: port.key() });
     let Some(acceptor) = acceptor else {
         serve(worker, stream, origin, false).await;
         return Ok(());
@@ -157,12 +173,13 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
     tokio::time::timeout(limit, work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-fn via(peer: SocketAddr, port: Port) -> Via {
+fn via(peer: SocketAddr, port: Port, claims: Claims) -> Via {
     // A client of IPv4 on a socket of both families.
     let client = peer.ip().to_canonical().to_string();
     Via {
         client: HeaderValue::from_str(&client).expect("an address is a header value"),
         proto: HeaderValue::from_static(if port.tls { "https" } else { "http" }),
         port: HeaderValue::from(port.number),
+        claims,
     }
 }

@@ -27,6 +27,47 @@ pub enum Parsed {
 #[error("PROXY protocol header is wrong: {0}")]
 pub struct Malformed(&'static str);
 
+/// A version of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    V1,
+    V2,
+}
+
+/// The header that tells a backend who its client is: the `source` of a connection, which came to `destination`.
+///
+/// Addresses of IPv4 that came by a socket of both families are told as such. A pair of two families is told as one of
+/// IPv6, which is the only form that both can have.
+pub fn header(version: Version, source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    let (mut from, mut to) = (source.ip().to_canonical(), destination.ip().to_canonical());
+    if from.is_ipv4() != to.is_ipv4() {
+        (from, to) = (IpAddr::V6(mapped(from)), IpAddr::V6(mapped(to)));
+    }
+    match version {
+        Version::V1 => {
+            let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
+            format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port()).into_bytes()
+        }
+        Version::V2 => {
+            let addresses = match (from, to) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => [from.octets(), to.octets()].concat(),
+                _ => [mapped(from).octets(), mapped(to).octets()].concat(),
+            };
+            let family = if from.is_ipv4() { 0x11 } else { 0x21 };
+            let ports = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
+            let size = u16::try_from(addresses.len() + ports.len()).expect("at most 36 bytes").to_be_bytes();
+            [V2_START, &[0x21, family], &size, &addresses, &ports].concat()
+        }
+    }
+}
+
+fn mapped(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
+}
+
 /// Reads the header at the begin of a connection.
 ///
 /// # Errors
@@ -116,16 +157,16 @@ where
 mod tests {
     use super::*;
 
-    fn header(length: usize, source: &str) -> Result<Parsed, Malformed> {
+    fn found(length: usize, source: &str) -> Result<Parsed, Malformed> {
         Ok(Parsed::Header { length, source: (!source.is_empty()).then(|| source.parse().unwrap()) })
     }
 
     #[test]
     fn h3_h4_lines_of_version_1_name_the_client() {
         let line = b"PROXY TCP4 10.1.1.1 20.2.2.2 1000 2000\r\nfoo";
-        assert_eq!(parse(line), header(line.len() - 3, "10.1.1.1:1000"));
+        assert_eq!(parse(line), found(line.len() - 3, "10.1.1.1:1000"));
         let line = b"PROXY TCP6 ffff::ffff ::1 1000 2000\r\n";
-        assert_eq!(parse(line), header(line.len(), "[ffff::ffff]:1000"));
+        assert_eq!(parse(line), found(line.len(), "[ffff::ffff]:1000"));
         for length in 0..line.len() {
             assert_eq!(parse(&line[..length]), Ok(Parsed::Incomplete), "{length} bytes of it");
         }
@@ -135,6 +176,26 @@ mod tests {
     fn h2_h6_other_bytes_are_told_apart_at_once() {
         for bytes in [&b"G"[..], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"PROXX", b"\r\nx", b"PROXY\t"] {
             assert_eq!(parse(bytes), Ok(Parsed::Absent), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_backends_are_told_is_what_is_read() {
+        for (source, destination, line) in [
+            ("10.1.1.1:1000", "20.2.2.2:80", "PROXY TCP4 10.1.1.1 20.2.2.2 1000 80\r\n"),
+            ("[fe80::1]:1000", "[::1]:80", "PROXY TCP6 fe80::1 ::1 1000 80\r\n"),
+            ("[::ffff:10.1.1.1]:1000", "[::ffff:20.2.2.2]:80", "PROXY TCP4 10.1.1.1 20.2.2.2 1000 80\r\n"),
+            ("10.1.1.1:1000", "[::1]:80", "PROXY TCP6 ::ffff:10.1.1.1 ::1 1000 80\r\n"),
+        ] {
+            let (source, destination): (SocketAddr, SocketAddr) =
+                (source.parse().unwrap(), destination.parse().unwrap());
+            let v1 = header(Version::V1, source, destination);
+            assert_eq!(String::from_utf8_lossy(&v1), line);
+            for header in [v1, header(Version::V2, source, destination)] {
+                let Ok(Parsed::Header { length, source: Some(read) }) = parse(&header) else { panic!("{header:?}") };
+                assert_eq!((length, read.port()), (header.len(), source.port()));
+                assert_eq!(read.ip().to_canonical(), source.ip().to_canonical());
+            }
         }
     }
 
@@ -160,22 +221,22 @@ mod tests {
 
     #[test]
     fn h7_unknown_clients_and_version_2_are_understood() {
-        assert_eq!(parse(b"PROXY UNKNOWN\r\nGET"), header(15, ""));
-        assert_eq!(parse(b"PROXY UNKNOWN ::1 ::2 1 2\r\n"), header(27, ""));
+        assert_eq!(parse(b"PROXY UNKNOWN\r\nGET"), found(15, ""));
+        assert_eq!(parse(b"PROXY UNKNOWN ::1 ::2 1 2\r\n"), found(27, ""));
         let v2 = |command: u8, family: u8, body: &[u8]| {
             let size = u16::try_from(body.len()).unwrap().to_be_bytes();
             [V2_START, &[0x20 | command, family], &size, body].concat()
         };
         let four = v2(1, 0x11, &[10, 1, 1, 1, 20, 2, 2, 2, 3, 232, 7, 208]);
-        assert_eq!(parse(&four), header(28, "10.1.1.1:1000"));
+        assert_eq!(parse(&four), found(28, "10.1.1.1:1000"));
         for length in 1..four.len() {
             assert_eq!(parse(&four[..length]), Ok(Parsed::Incomplete), "{length} bytes of it");
         }
         let mut six = vec![0; 36 + 7]; // with options behind
         (six[15], six[33]) = (1, 80);
-        assert_eq!(parse(&v2(1, 0x21, &six)), header(59, "[::1]:80"));
-        assert_eq!(parse(&v2(0, 0, &[])), header(16, ""));
-        assert_eq!(parse(&v2(1, 0x31, &[0; 216])), header(232, ""));
+        assert_eq!(parse(&v2(1, 0x21, &six)), found(59, "[::1]:80"));
+        assert_eq!(parse(&v2(0, 0, &[])), found(16, ""));
+        assert_eq!(parse(&v2(1, 0x31, &[0; 216])), found(232, ""));
         assert!(parse(&v2(2, 0x11, &[0; 12])).is_err());
         assert!(parse(&v2(1, 0x11, &[0; 11])).is_err());
     }

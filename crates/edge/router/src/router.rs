@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::api::api;
 use crate::control::{Control, Views};
 use crate::events::Events;
+use crate::guard::Crowd;
 use crate::listen::{Port, bind};
 use crate::metrics::RouterMetrics;
 use crate::settings::{HttpPort, Settings};
@@ -54,9 +55,9 @@ impl Router {
         let shared = Arc::new(Shared {
             settings,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
-            services: ArcSwap::default(),
             metrics: RouterMetrics::new(metrics),
             events: Events::new(),
+            crowd: Crowd::new(),
             draining: CancellationToken::new(),
             cut_off: CancellationToken::new(),
         });

@@ -1,6 +1,6 @@
 //! Services: their backends, how busy each is and which ones fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -30,6 +30,8 @@ pub(crate) struct Backend {
     failures: AtomicU32,
     /// In milliseconds of [`elapsed_ms`].
     ejected_until: AtomicU64,
+    /// No service has it any more.
+    gone: AtomicBool,
     /// Somebody waits for the load to end.
     retired: AtomicBool,
     idle: Notify,
@@ -45,6 +47,7 @@ impl Backend {
             load: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             idle: Notify::new(),
         }
@@ -56,6 +59,11 @@ impl Backend {
         while self.load.load(Ordering::SeqCst) > 0 {
             self.idle.notified().await;
         }
+    }
+
+    /// Whether it gets no new requests.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 
     fn rank(&self, now_ms: u64) -> Rank {
@@ -145,6 +153,10 @@ impl Service {
         };
         let backends: Vec<_> = instances.iter().map(backend).collect();
         let leader = leader.and_then(|address| backends.iter().find(|backend| backend.address == address).cloned());
+        let stay: BTreeSet<u64> = backends.iter().map(|backend| backend.id).collect();
+        for backend in before.backends.iter().filter(|backend| !stay.contains(&backend.id)) {
+            backend.gone.store(true, Ordering::Relaxed);
+        }
         self.members.store(Arc::new(Members { backends, leader }));
     }
 

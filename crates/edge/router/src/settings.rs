@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::cookie::CookieKey;
 use crate::tls::DefaultCertificate;
 use crate::unavailable::Page;
@@ -30,6 +32,18 @@ pub struct Limits {
     pub drain: Duration,
     /// Clients' connections for each worker; more wait in the listeners' queues.
     pub connections: usize,
+    /// Connections of one client to all HTTP and HTTPS ports, by its address, of IPv6 by its /64. Without a limit a
+    /// load balancer that does not say who its clients are is no client that has too many.
+    pub connections_per_client: Option<u32>,
+    /// How long a client may be waited for until [`body_least`](Self::body_least) bytes more of its request's body are
+    /// there. Counts only time in which a backend would take more, and ends with the head of the response.
+    pub body_pause: Duration,
+    /// Bytes of a request's body.
+    pub body_least: u64,
+    /// How long a client may take nothing of a response that is there.
+    pub response_pause: Duration,
+    /// Silence of the API's event stream after which a comment is sent.
+    pub event_keep_alive: Duration,
 }
 
 impl Default for Limits {
@@ -46,6 +60,12 @@ impl Default for Limits {
             pooled_idle: Duration::from_secs(60),
             drain: Duration::from_secs(20),
             connections: 100_000,
+            connections_per_client: None,
+            // The specification knows no limit: these end what will never end by itself, and no upload that has pauses.
+            body_pause: Duration::from_secs(300),
+            body_least: 1024,
+            response_pause: Duration::from_secs(300),
+            event_keep_alive: Duration::from_secs(30),
         }
     }
 }
@@ -72,6 +92,9 @@ pub struct Settings {
     pub api: Option<u16>,
     /// HTTP and HTTPS connections may begin with a PROXY header.
     pub proxy_protocol: bool,
+    /// Load balancers in front of the router. When there are any, only they may send a PROXY header, their
+    /// `X-Forwarded-*` are believed and those of others dropped. Their own connections are not limited in number.
+    pub trusted_proxies: Vec<IpNet>,
     pub cookie_key: CookieKey,
     pub default_certificate: Option<DefaultCertificate>,
     /// HTML for clients of services that cannot answer.
@@ -84,6 +107,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What is known of a peer or client with this address; `None` while no proxies are named.
+    pub(crate) fn is_trusted(&self, address: IpAddr) -> Option<bool> {
+        let address = address.to_canonical();
+        let named = !self.trusted_proxies.is_empty();
+        named.then(|| self.trusted_proxies.iter().any(|network| network.contains(&address)))
+    }
+
     /// Whether a port is one that the router itself listens on.
     pub(crate) fn owns(&self, port: u16) -> bool {
         self.api == Some(port) || self.http.iter().any(|http| http.port == port)

@@ -7,9 +7,9 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::Events;
+use crate::guard::Crowd;
 use crate::metrics::RouterMetrics;
 use crate::route::{HttpRoute, TcpRoute};
-use crate::service::Service;
 use crate::settings::Settings;
 use crate::table::Table;
 
@@ -27,10 +27,9 @@ pub(crate) struct Snapshot {
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) snapshot: ArcSwap<Snapshot>,
-    /// All services that routes name.
-    pub(crate) services: ArcSwap<BTreeMap<Arc<str>, Arc<Service>>>,
     pub(crate) metrics: RouterMetrics,
     pub(crate) events: Arc<Events>,
+    pub(crate) crowd: Arc<Crowd>,
     /// Cancelled when the router is to end: no new connections, each answer says that it is the connection's last.
     pub(crate) draining: CancellationToken,
     /// Cancelled when waiting for clients is over.

@@ -5,18 +5,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::backend::dial;
-use crate::http::copy_both_ways;
+use crate::http::{Traffic, copy_both_ways};
 use crate::listen::bind;
+use crate::proxy_protocol::header;
+use crate::route::TcpRoute;
+use crate::service::InFlight;
+use crate::shared::Shared;
 use crate::worker::Worker;
 
 /// Pause before a port that could not be bound is tried again.
@@ -77,32 +82,86 @@ async fn listen(worker: Rc<Worker>, port: u16) {
 
 /// Joins a client with the first backend that takes the connection. Without one the client's ends.
 async fn connection(worker: Rc<Worker>, mut client: TcpStream, peer: SocketAddr, port: u16) {
-    let Some(route) = worker.shared.snapshot.load().tcp.get(&port).cloned() else { return };
-    let metrics = worker.shared.metrics.clone();
-    metrics.tcp_connections.inc();
+    let shared = &worker.shared;
+    let Some(route) = shared.snapshot.load().tcp.get(&port).cloned() else { return };
     let _ = client.set_nodelay(true); // only slower without
     let _ = SockRef::from(&client).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
+    let mut counted = Counted::new(shared, &route, peer);
+    let Some((in_flight, mut backend)) = connect(shared, &route).await else { return };
+    counted.backend = Some(in_flight);
+    let joined = async {
+        if let Some(version) = route.proxy_header {
+            backend.write_all(&header(version, peer, client.local_addr()?)).await?;
+        }
+        copy_both_ways(&mut client, &mut backend, &counted.traffic).await
+    };
+    let ended: Option<io::Result<()>> = shared.cut_off.run_until_cancelled(joined).await;
+    if let Some(Err(err)) = ended {
+        let host_addr = counted.backend.as_ref().map(|backend| backend.0.address.to_string());
+        debug!(client_addr = %peer, host_addr, %err, proxy = "tcp", "connection failed");
+    }
+}
+
+/// The first backend that takes a connection; each is asked once.
+async fn connect(shared: &Shared, route: &TcpRoute) -> Option<(InFlight, TcpStream)> {
     let mut tried = Vec::new();
-    while let Some(in_flight) = route.service.choose(route.leader, None, &tried) {
+    loop {
+        let in_flight = route.service.choose(route.leader, None, &tried)?;
         let backend = Arc::clone(&in_flight.0);
-        match dial(backend.address, worker.shared.settings.limits.dial).await {
-            Ok(mut stream) => {
+        match dial(backend.address, shared.settings.limits.dial).await {
+            Ok(stream) => {
                 backend.succeeded();
-                let copying = copy_both_ways(&mut client, &mut stream);
-                let ended: Option<io::Result<_>> = worker.shared.cut_off.run_until_cancelled(copying).await;
-                if let Some(Err(err)) = ended {
-                    tracing::debug!(client_addr = %peer, host_addr = %backend.address, %err, proxy = "tcp", "connection failed");
-                }
-                break;
+                return Some((in_flight, stream));
             }
             Err(err) => {
                 backend.failed(false);
-                metrics.dials_failed.inc();
+                shared.metrics.dials_failed.inc();
                 let service = &*route.service.name;
                 warn!(service, addr = %backend.address, %err, attempt = tried.len(), proxy = "tcp", "dial failed");
                 tried.push(backend.id);
             }
         }
     }
-    metrics.tcp_connections.dec();
+}
+
+/// A connection in the figures and, when it is over, in the access log.
+struct Counted<'a> {
+    shared: &'a Shared,
+    route: &'a TcpRoute,
+    peer: SocketAddr,
+    begin: Instant,
+    backend: Option<InFlight>,
+    traffic: Traffic,
+}
+
+impl<'a> Counted<'a> {
+    fn new(shared: &'a Shared, route: &'a TcpRoute, peer: SocketAddr) -> Self {
+        shared.metrics.tcp_connections.inc();
+        route.metrics.begin();
+        Self { shared, route, peer, begin: Instant::now(), backend: None, traffic: Traffic::default() }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let (received, sent) = (self.traffic.there.get(), self.traffic.back.get());
+        self.shared.metrics.tcp_connections.dec();
+        self.route.metrics.end_tcp(received, sent);
+        if !self.shared.settings.access_log {
+            return;
+        }
+        info!(
+            target: "flynn_router::access",
+            service = &*self.route.service.name,
+            route = &*self.route.id,
+            client_addr = %self.peer,
+            job.id = self.backend.as_ref().map(|backend| &*backend.0.instance.job_id),
+            addr = self.backend.as_ref().map(|backend| backend.0.address.to_string()),
+            received_bytes = received,
+            sent_bytes = sent,
+            duration = ?self.begin.elapsed(),
+            proxy = "tcp",
+            "connection complete"
+        );
+    }
 }

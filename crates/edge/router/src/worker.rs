@@ -2,7 +2,6 @@
 //!
 //! Nothing of a request ever moves to another thread. The kernel spreads connections over the workers' listeners.
 
-use std::collections::HashSet;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
@@ -88,21 +87,9 @@ async fn sweep(worker: Rc<Worker>, mut changed: watch::Receiver<()>) {
     let mut pause = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
-            _ = pause.tick() => worker.pool.expire(worker.shared.settings.limits.pooled_idle),
-            change = changed.changed() => {
-                if change.is_err() {
-                    return;
-                }
-                worker.pool.keep_only(&backends(&worker.shared));
-            }
+            _ = pause.tick() => {}
+            change = changed.changed() => if change.is_err() { return },
         }
+        worker.pool.expire(worker.shared.settings.limits.pooled_idle);
     }
-}
-
-fn backends(shared: &Shared) -> HashSet<u64> {
-    let services = shared.services.load();
-    services
-        .values()
-        .flat_map(|service| service.members().backends.iter().map(|backend| backend.id).collect::<Vec<_>>())
-        .collect()
 }

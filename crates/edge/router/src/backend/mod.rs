@@ -1,9 +1,13 @@
 //! The side of the backends: connections, and the bodies that are sent on them.
 
 mod dial;
+mod h2c;
+mod lease;
+mod pace;
 mod pool;
 mod upload;
 
-pub(crate) use dial::{dial, open};
-pub(crate) use pool::{Pool, Sender};
-pub(crate) use upload::{Upload, UploadBody};
+pub(crate) use dial::dial;
+pub(crate) use lease::Lease;
+pub(crate) use pool::Pool;
+pub(crate) use upload::{Upload, UploadBody, UploadFailure};

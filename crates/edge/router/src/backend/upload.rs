@@ -10,22 +10,53 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::pace::Pace;
+use crate::headers::strip_trailers;
+use crate::settings::Limits;
+
+/// Why a body cannot be passed on to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UploadFailure {
+    /// The client failed to send it.
+    Broken,
+    TooLarge,
+    TooSlow,
+}
+
+/// What a backend's connection learns of it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadError {
+    #[error("the client failed to send its request's body")]
+    Broken(#[source] hyper::Error),
+    #[error("the request's body is longer than the route allows")]
+    TooLarge,
+    #[error("the request's body comes too slowly")]
+    TooSlow,
+}
+
 /// The body of one request. It outlives the connections that it is tried on, as long as nothing of it was read.
 pub(crate) struct Upload {
     incoming: RefCell<Incoming>,
+    /// `None` once the client may take its time.
+    pace: RefCell<Option<Pace>>,
+    /// Most bytes that may come.
+    most: u64,
     started: Cell<bool>,
-    failed: Cell<bool>,
+    failure: Cell<Option<UploadFailure>>,
     ended: Cell<Option<Instant>>,
     bytes: Cell<u64>,
 }
 
 impl Upload {
-    pub(crate) fn new(incoming: Incoming) -> Rc<Self> {
+    /// `most` is the longest body in bytes.
+    pub(crate) fn new(incoming: Incoming, most: Option<u64>, limits: &Limits) -> Rc<Self> {
         let ended = incoming.is_end_stream().then(Instant::now);
         Rc::new(Self {
             incoming: RefCell::new(incoming),
+            pace: RefCell::new(Some(Pace::new(limits.body_pause, limits.body_least))),
+            most: most.unwrap_or(u64::MAX),
             started: Cell::new(false),
-            failed: Cell::new(false),
+            failure: Cell::default(),
             ended: Cell::new(ended),
             bytes: Cell::new(0),
         })
@@ -36,14 +67,24 @@ impl Upload {
         UploadBody(Rc::clone(self))
     }
 
+    /// Whether it is known to be longer than is allowed.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.incoming.borrow().size_hint().lower() > self.most
+    }
+
+    /// The response has begun: both sides may now go on for as long as they like.
+    pub(crate) fn let_take_its_time(&self) {
+        self.pace.replace(None);
+    }
+
     /// Whether something of it was given away, so that it cannot be sent again.
     pub(crate) fn is_started(&self) -> bool {
         self.started.get()
     }
 
-    /// Whether the client failed to send it.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed.get()
+    /// Why it did not come to its end, if so.
+    pub(crate) fn failure(&self) -> Option<UploadFailure> {
+        self.failure.get()
     }
 
     /// When its end was passed on.
@@ -54,6 +95,49 @@ impl Upload {
     /// Bytes passed on so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.get()
+    }
+
+    fn fail(&self, failure: UploadFailure, error: UploadError) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        self.failure.set(Some(failure));
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let mut incoming = self.incoming.borrow_mut();
+        let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                if let Some(pace) = &mut *self.pace.borrow_mut() {
+                    ready!(pace.poll_too_slow(cx));
+                    return self.fail(UploadFailure::TooSlow, UploadError::TooSlow);
+                }
+                return Poll::Pending;
+            }
+        };
+        let frame = match frame {
+            Some(Ok(mut frame)) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let all = self.bytes.get() + bytes;
+                if all > self.most {
+                    return self.fail(UploadFailure::TooLarge, UploadError::TooLarge);
+                }
+                self.started.set(true);
+                self.bytes.set(all);
+                if let Some(pace) = &mut *self.pace.borrow_mut() {
+                    pace.came(bytes, Instant::now());
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_trailers(trailers);
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(err)) => return self.fail(UploadFailure::Broken, UploadError::Broken(err)),
+            None => None,
+        };
+        if frame.is_none() || incoming.is_end_stream() {
+            self.ended.set(Some(Instant::now()));
+        }
+        Poll::Ready(frame)
     }
 }
 
@@ -68,25 +152,10 @@ impl std::fmt::Debug for UploadBody {
 
 impl Body for UploadBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = UploadError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let upload = &self.0;
-        let mut incoming = upload.incoming.borrow_mut();
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                upload.started.set(true);
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                upload.bytes.set(upload.bytes.get() + bytes);
-            }
-            Some(Err(_)) => upload.failed.set(true),
-            None => {}
-        }
-        if frame.is_none() || incoming.is_end_stream() {
-            upload.ended.set(Some(Instant::now()));
-        }
-        Poll::Ready(frame)
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        self.0.poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,8 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,75 +10,12 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::linger::Linger;
 use super::scan::Scanner;
-use super::{Refusal, STAND_IN};
+use super::stall::Stall;
+use super::{Conversation, Refusal, STAND_IN};
+use crate::metrics::ClientsEnded;
 use crate::settings::Limits;
-
-/// Bytes that are read and thrown away at the end, so that the last answer is not lost to a reset.
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(2);
-
-/// What the connection and the requests on it tell each other.
-///
-/// All on one thread; atomics only because hyper wants a connection that could be sent to another.
-#[derive(Debug)]
-pub(crate) struct Conversation {
-    begin: Instant,
-    /// Requests that are not answered completely.
-    busy: AtomicU32,
-    /// When the last one was, in milliseconds after the begin.
-    idle_since_ms: AtomicU64,
-    refusal: OnceLock<Refusal>,
-}
-
-impl Conversation {
-    pub(crate) fn new() -> Arc<Self> {
-        let (busy, idle_since_ms) = (AtomicU32::new(0), AtomicU64::new(0));
-        Arc::new(Self { begin: Instant::now(), busy, idle_since_ms, refusal: OnceLock::new() })
-    }
-
-    /// A request begins; it ends when the guard is dropped.
-    pub(crate) fn request(self: &Arc<Self>) -> Busy {
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(self))
-    }
-
-    /// Why the request was refused, for which the stand-in came.
-    pub(crate) fn refusal(&self) -> Refusal {
-        self.refusal.get().copied().unwrap_or(Refusal::Malformed("the request is not HTTP"))
-    }
-
-    pub(crate) fn is_idle(&self) -> bool {
-        self.busy.load(Ordering::Relaxed) == 0
-    }
-
-    /// Waits until no request came for so long. For HTTP/2; a guarded connection minds its own time.
-    pub(crate) async fn idle_for(&self, limit: Duration) {
-        loop {
-            let due = if self.is_idle() { self.idle_since() + limit } else { Instant::now() + limit };
-            tokio::time::sleep_until(due).await;
-            if self.is_idle() && self.idle_since() + limit <= Instant::now() {
-                return;
-            }
-        }
-    }
-
-    fn idle_since(&self) -> Instant {
-        self.begin + Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed))
-    }
-}
-
-/// A request that is being answered.
-#[derive(Debug)]
-pub(crate) struct Busy(Arc<Conversation>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let now_ms = u64::try_from(self.0.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.idle_since_ms.store(now_ms, Ordering::Relaxed);
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// A connection whose reader sees only sound request heads, and its end when the client is too slow.
 pub(crate) struct Guarded<S> {
@@ -94,6 +30,8 @@ pub(crate) struct Guarded<S> {
     head_since: Option<Instant>,
     /// Wakes the reader when a limit may be over; set late and rarely, because limits mostly are not.
     alarm: Option<Pin<Box<Sleep>>>,
+    stall: Stall,
+    ended: ClientsEnded,
     closing: Closing,
 }
 
@@ -101,16 +39,15 @@ enum Closing {
     No,
     /// The stand-in was passed on; nothing else will be.
     Refused,
-    /// Our side is closed; the client's last bytes are thrown away until it closes, too.
-    Lingering {
-        left: usize,
-        until: Pin<Box<Sleep>>,
-    },
+    /// Our side is closed, or about to be.
+    Lingering(Linger),
 }
 
 impl<S> Guarded<S> {
-    pub(crate) fn new(stream: S, conversation: Arc<Conversation>, limits: Limits) -> Self {
+    pub(crate) fn new(stream: S, conversation: Arc<Conversation>, limits: Limits, ended: ClientsEnded) -> Self {
         Self {
+            stall: Stall::new(limits.response_pause),
+            ended,
             stream,
             conversation,
             limits,
@@ -171,6 +108,9 @@ impl<S> Guarded<S> {
             }
             ready!(alarm.as_mut().poll(cx));
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                if self.head_since.is_some() {
+                    self.ended.slow_head.inc();
+                }
                 return Poll::Ready(());
             }
             alarm.as_mut().reset(wake.max(Instant::now() + Duration::from_millis(1)));
@@ -250,14 +190,26 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
         self.held.truncate(at);
         self.held.extend_from_slice(STAND_IN);
         self.cleared = self.held.len();
-        let _ = self.conversation.refusal.set(refusal); // nothing follows a refusal
+        self.conversation.refuse(refusal);
         self.closing = Closing::Refused;
+    }
+}
+
+impl<S> Guarded<S> {
+    /// Lets a write that makes no progress fail. What follows an upgrade may take as long as it likes.
+    fn minded<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if self.scanner.is_opaque() {
+            return polled;
+        }
+        self.stall.mind(cx, polled, &self.ended.slow_response)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.minded(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -265,7 +217,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.minded(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -273,36 +227,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_flush(cx);
+        this.minded(cx, polled)
     }
 
-    /// After a refusal the client may still be sending: closing at once would make the kernel reset the connection, and
-    /// the client would never read why.
+    /// After a refusal, or an answer that did not wait for the body's end, the client may still be sending.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        loop {
-            match &mut this.closing {
-                Closing::No => return Pin::new(&mut this.stream).poll_shutdown(cx),
-                Closing::Refused => {
-                    ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-                    let until = Box::pin(tokio::time::sleep(LINGER_TIME));
-                    this.closing = Closing::Lingering { left: LINGER_BYTES, until };
-                }
-                Closing::Lingering { left, until } => {
-                    let mut space = [0; 8 * 1024];
-                    let mut waste = ReadBuf::new(&mut space);
-                    match Pin::new(&mut this.stream).poll_read(cx, &mut waste) {
-                        Poll::Ready(Ok(())) if !waste.filled().is_empty() && *left > waste.filled().len() => {
-                            *left -= waste.filled().len();
-                        }
-                        Poll::Ready(_) => return Poll::Ready(Ok(())),
-                        Poll::Pending => {
-                            ready!(until.as_mut().poll(cx));
-                            return Poll::Ready(Ok(()));
-                        }
-                    }
-                }
-            }
+        if matches!(this.closing, Closing::Refused) || matches!(this.closing, Closing::No) && this.scanner.in_body() {
+            this.closing = Closing::Lingering(Linger::default());
         }
+        let polled = match &mut this.closing {
+            Closing::Lingering(linger) => linger.poll(cx, &mut this.stream),
+            _ => Pin::new(&mut this.stream).poll_shutdown(cx),
+        };
+        this.minded(cx, polled)
     }
 }

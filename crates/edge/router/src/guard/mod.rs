@@ -1,10 +1,21 @@
 //! Stands between a client's connection and hyper: passes on only request heads that are sound, and limits idle time.
 
+mod conversation;
+mod crowd;
+mod frames;
+mod http2;
 mod io;
+mod linger;
 mod scan;
+mod stall;
 
-pub(crate) use io::{Busy, Conversation, Guarded};
-pub(crate) use scan::MAX_HEAD;
+pub(crate) use conversation::{Busy, Conversation};
+pub(crate) use crowd::Crowd;
+pub(crate) use http2::GuardedHttp2;
+pub(crate) use io::Guarded;
+pub(crate) use scan::{MAX_FIELDS, MAX_HEAD};
+#[cfg(fuzzing)]
+pub(crate) use {frames::Frames, scan::Scanner};
 
 /// Why a request is refused before anybody looks at what it wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

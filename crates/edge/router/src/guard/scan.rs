@@ -7,7 +7,7 @@
 use super::{REFUSED_METHOD, Refusal};
 
 /// Most header fields of a request, as many as hyper takes.
-const MAX_FIELDS: usize = 100;
+pub(crate) const MAX_FIELDS: usize = 100;
 /// Longest head of a request in bytes (spec router section 13).
 pub(crate) const MAX_HEAD: usize = 1 << 20;
 /// Longest line of a chunk's size.
@@ -73,6 +73,16 @@ impl Scanner {
     /// Whether the next byte belongs to a head.
     pub(crate) fn at_head(&self) -> bool {
         matches!(self.state, State::Head { .. })
+    }
+
+    /// Whether the next byte belongs to a body.
+    pub(crate) fn in_body(&self) -> bool {
+        matches!(self.state, State::Body(_) | State::Chunks(_))
+    }
+
+    /// Whether nothing is known of the bytes any more.
+    pub(crate) fn is_opaque(&self) -> bool {
+        self.state == State::Opaque
     }
 
     /// Looks at the bytes that follow those cleared so far.

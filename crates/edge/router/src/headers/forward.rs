@@ -20,6 +20,18 @@ pub(crate) struct Via {
     pub(crate) proto: HeaderValue,
     /// The router's port.
     pub(crate) port: HeaderValue,
+    pub(crate) claims: Claims,
+}
+
+/// What becomes of `X-Forwarded-*` that a client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claims {
+    /// Ours is added to it.
+    AddedTo,
+    /// The client is a proxy whose word counts: it stays as it is, and ours is for what it does not say.
+    Believed,
+    /// Ours takes its place.
+    Dropped,
 }
 
 /// Turns a client's headers into those that the backend gets.
@@ -36,9 +48,17 @@ pub(crate) fn rewrite_request(
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    append(headers, X_FORWARDED_FOR, &via.client);
-    append(headers, X_FORWARDED_PROTO, &via.proto);
-    append(headers, X_FORWARDED_PORT, &via.port);
+    for (name, value) in
+        [(X_FORWARDED_FOR, &via.client), (X_FORWARDED_PROTO, &via.proto), (X_FORWARDED_PORT, &via.port)]
+    {
+        match via.claims {
+            Claims::AddedTo => append(headers, name, value),
+            Claims::Believed if headers.contains_key(&name) => {}
+            Claims::Believed | Claims::Dropped => {
+                headers.insert(name, value.clone());
+            }
+        }
+    }
     headers.insert(X_REQUEST_START, HeaderValue::from(unix_ms));
     let id = match headers.get(&X_REQUEST_ID) {
         Some(id) if is_acceptable_request_id(id.as_bytes()) => return id.clone(),

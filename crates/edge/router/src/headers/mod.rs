@@ -2,9 +2,11 @@
 
 mod forward;
 mod request_id;
+mod trailers;
 
-pub(crate) use forward::{Via, fold_cookies, rewrite_request, rewrite_response};
+pub(crate) use forward::{Claims, Via, fold_cookies, rewrite_request, rewrite_response};
 pub(crate) use request_id::is_acceptable as is_acceptable_request_id;
+pub(crate) use trailers::strip_trailers;
 
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderName};

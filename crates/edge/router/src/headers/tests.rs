@@ -10,7 +10,12 @@ fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn forwarded(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    forwarded_with(Claims::AddedTo, lines)
+}
+
+fn forwarded_with(claims: Claims, lines: &[(&'static str, &'static str)]) -> HeaderMap {
     let via = Via {
+        claims,
         client: HeaderValue::from_static("1.2.3.4"),
         proto: HeaderValue::from_static("https"),
         port: HeaderValue::from_static("443"),
@@ -43,6 +48,18 @@ fn b3_forwarded_headers_are_appended_in_one_line() {
     assert_eq!(value(&chained, "x-forwarded-proto"), "fakeproto, https");
     assert_eq!(value(&chained, "x-forwarded-port"), "8080, 443");
     assert_eq!(value(&chained, "x-forwarded-for"), "9.9.9.9, 8.8.8.8, 7.7.7.7, 1.2.3.4");
+}
+
+#[test]
+fn with_trusted_proxies_their_word_counts_and_nobody_elses() {
+    let lines = [("x-forwarded-for", "9.9.9.9"), ("x-forwarded-proto", "http")];
+    let values = |claims| {
+        let map = forwarded_with(claims, &lines);
+        ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-port"].map(|name| value(&map, name).to_owned())
+    };
+    assert_eq!(values(Claims::AddedTo), ["9.9.9.9, 1.2.3.4", "http, https", "443"]);
+    assert_eq!(values(Claims::Believed), ["9.9.9.9", "http", "443"]);
+    assert_eq!(values(Claims::Dropped), ["1.2.3.4", "https", "443"]);
 }
 
 #[test]

@@ -14,14 +14,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use crate::guard::{Conversation, Guarded, MAX_HEAD};
+use crate::guard::{Conversation, Guarded, GuardedHttp2, MAX_HEAD};
 use crate::headers::Via;
 use crate::http::exchange::{Exchange, answer};
+use crate::http::stalls::Stalls;
 use crate::worker::Worker;
 
 /// How long a connection may still bring a request when the router drains: one may be on its way, and closing then
 /// would lose it. Its answer tells the client that it was the last.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
+/// How long an HTTP/2 client without requests may take to say good-bye, too.
+const GOOD_BYE: Duration = Duration::from_secs(5);
 /// Streams of one HTTP/2 client at once.
 const MAX_STREAMS: u32 = 250;
 
@@ -43,28 +46,45 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let conversation = Conversation::new();
-    let exchange = Rc::new(Exchange { worker: Rc::clone(worker), origin, conversation: Arc::clone(&conversation) });
+    let (limits, metrics) = (&worker.shared.settings.limits, &worker.shared.metrics);
+    let stalls = http2.then(|| Stalls::new(limits.response_pause, metrics.clients_ended.slow_response.clone()));
+    let exchange = Rc::new(Exchange {
+        worker: Rc::clone(worker),
+        origin,
+        conversation: Arc::clone(&conversation),
+        stalls: stalls.clone(),
+    });
     let service = service_fn(move |request: Request<Incoming>| {
         let exchange = Rc::clone(&exchange);
         async move { Ok::<_, Infallible>(answer(&exchange, request).await) }
     });
-    let limits = &worker.shared.settings.limits;
-    let ended = if http2 {
+    let ended = if let Some(stalls) = stalls {
         let mut builder = server::conn::http2::Builder::new(LocalExecutor);
         builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
         builder.max_header_list_size(MAX_HTTP2_FIELDS);
         builder.keep_alive_interval(Some(limits.idle)).keep_alive_timeout(limits.request_head);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let guarded = GuardedHttp2::new(stream, limits, metrics.clients_ended.clone());
+        let connection = builder.serve_connection(TokioIo::new(guarded), service);
         let mut connection = pin!(connection);
+        let idle = async {
+            conversation.idle_for(limits.request_head, limits.idle).await;
+            if conversation.requests() == 0 {
+                metrics.clients_ended.slow_head.inc();
+            }
+        };
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = async { tokio::select! { () = drained(worker) => {}, () = conversation.idle_for(limits.idle) => {} } } => {
+            () = stalls.mind(&conversation) => return,
+            () = async { tokio::select! { () = drained(worker) => {}, () = idle => {} } } => {
                 connection.as_mut().graceful_shutdown();
-                cut_off(worker, connection).await
+                tokio::select! {
+                    ended = cut_off(worker, connection) => ended,
+                    () = unanswered(&conversation) => return,
+                }
             }
         }
     } else {
-        let guarded = Guarded::new(stream, conversation, limits.clone());
+        let guarded = Guarded::new(stream, conversation, limits.clone(), metrics.clients_ended.clone());
         let mut builder = server::conn::http1::Builder::new();
         builder.max_buf_size(MAX_HEAD + 64 * 1024);
         let connection = builder.serve_connection(TokioIo::new(guarded), service).with_upgrades();
@@ -88,6 +108,16 @@ async fn drained(worker: &Worker) {
     tokio::time::sleep(LAST_REQUESTS).await;
 }
 
+/// Waits until there are no requests and the client was given time to close.
+async fn unanswered(conversation: &Conversation) {
+    loop {
+        tokio::time::sleep(GOOD_BYE).await;
+        if conversation.is_idle() {
+            return;
+        }
+    }
+}
+
 /// Goes on until waiting for clients is over.
 async fn cut_off(worker: &Worker, connection: impl Future<Output = hyper::Result<()>>) -> hyper::Result<()> {
     worker.shared.cut_off.run_until_cancelled(connection).await.unwrap_or(Ok(()))
@@ -95,7 +125,7 @@ async fn cut_off(worker: &Worker, connection: impl Future<Output = hyper::Result
 
 /// Runs HTTP/2 streams on this thread.
 #[derive(Clone, Copy)]
-struct LocalExecutor;
+pub(crate) struct LocalExecutor;
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor
 where

@@ -4,16 +4,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, HOST};
+use http::header::{ACCEPT, CONNECTION, COOKIE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 
-use crate::guard::{Busy, Conversation, REFUSED_METHOD};
+use crate::guard::{Busy, Conversation, MAX_FIELDS, REFUSED_METHOD, Refusal};
 use crate::headers::{X_REQUEST_ID, is_acceptable_request_id};
 use crate::http::Origin;
 use crate::http::body::ResponseBody;
 use crate::http::page::{HEALTH_PATH, Reason, page};
 use crate::http::relay::relay;
+use crate::http::stalls::Stalls;
 use crate::route::HttpRoute;
 use crate::table::host_name;
 use crate::worker::Worker;
@@ -23,6 +24,8 @@ pub(crate) struct Exchange {
     pub(crate) worker: Rc<Worker>,
     pub(crate) origin: Rc<Origin>,
     pub(crate) conversation: Arc<Conversation>,
+    /// Of HTTP/2 only.
+    pub(crate) stalls: Option<Rc<Stalls>>,
 }
 
 /// Answers a request. Nothing fails: what cannot be relayed gets a page that says so.
@@ -62,6 +65,12 @@ fn decide(exchange: &Exchange, request: &Request<Incoming>) -> Decision {
         "CONNECT" => return Decision::Page(Reason::NoTunnels),
         _ => {}
     }
+    if request.version() == Version::HTTP_2
+        && let Some(refusal) = refusal_of_http2(request)
+    {
+        shared.metrics.requests_refused.inc();
+        return Decision::Page(Reason::Refused(refusal));
+    }
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
         return Decision::Page(Reason::OptionsOfRouter);
     }
@@ -69,7 +78,10 @@ fn decide(exchange: &Exchange, request: &Request<Incoming>) -> Decision {
     let path = request.uri().path();
     let snapshot = shared.snapshot.load();
     if let Some(route) = snapshot.table.find(exchange.origin.port_key, &host_name(host), path) {
-        return Decision::Relay(Arc::clone(route));
+        return match route.maintenance {
+            true => Decision::Page(Reason::Maintenance),
+            false => Decision::Relay(Arc::clone(route)),
+        };
     }
     if path == HEALTH_PATH {
         let healthy = snapshot.synced && !shared.is_draining();
@@ -79,12 +91,37 @@ fn decide(exchange: &Exchange, request: &Request<Incoming>) -> Decision {
     Decision::Page(Reason::NoRoute)
 }
 
+/// What is wrong with a request that h2 takes for sound, and that would be refused over HTTP/1.
+fn refusal_of_http2(request: &Request<Incoming>) -> Option<Refusal> {
+    let headers = request.headers();
+    // Cookies come in many fields and leave as one.
+    let cookies = headers.get_all(COOKIE).iter().count();
+    if headers.len() - cookies > MAX_FIELDS {
+        return Some(Refusal::HeadTooLarge);
+    }
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let mut hosts = headers.get_all(HOST).iter();
+    match (authority, hosts.next(), hosts.next()) {
+        (None, None, _) => Some(Refusal::NoHost),
+        (_, Some(_), Some(_)) => Some(Refusal::Malformed("Host is given twice")),
+        (Some(authority), Some(host), None) if !authority.eq_ignore_ascii_case(host.as_bytes()) => {
+            Some(Refusal::Malformed("Host is other than :authority"))
+        }
+        _ => None,
+    }
+}
+
 /// The host of a request as the client wrote it: the target's, where that has one, else that of the header.
 pub(super) fn host<B>(request: &Request<B>) -> &str {
     match request.uri().authority() {
-        Some(authority) => authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host),
+        Some(authority) => without_user(authority.as_str()),
         None => request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
     }
+}
+
+/// An authority without the name of a user.
+pub(super) fn without_user(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// The client's request id when it is acceptable, else a new one.

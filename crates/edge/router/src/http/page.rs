@@ -1,7 +1,7 @@
 //! Responses that the router makes itself (spec router section 13): text, HTML for people, JSON for programs. Pure.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::guard::Refusal;
@@ -10,14 +10,23 @@ use crate::headers::X_REQUEST_ID;
 /// Path of the health check, on hosts that no route has.
 pub(crate) const HEALTH_PATH: &str = "/.well-known/flynn-router/health";
 
+/// Seconds after which a client of a route in maintenance may ask again.
+const MAINTENANCE_RETRY: &str = "120";
+
 /// Why the router answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     NoRoute,
     /// No backend, none that can be reached, or one that did not answer in time or as HTTP demands.
     Unavailable,
+    /// The route's operator wants no requests to reach its backends.
+    Maintenance,
     /// The client went away, or its body could not be read.
     ClientGone,
+    /// The body is longer than the route allows.
+    BodyTooLarge,
+    /// The body does not come, or hardly.
+    BodyTooSlow,
     NoTunnels,
     Refused(Refusal),
     /// `OPTIONS *`
@@ -30,7 +39,9 @@ impl Reason {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Unavailable | Self::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Maintenance | Self::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::ClientGone => StatusCode::from_u16(499).expect("499 is a status"),
             Self::NoTunnels => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(Refusal::HeadTooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -43,6 +54,9 @@ impl Reason {
         match self {
             Self::NoRoute => "Not Found\n",
             Self::Unavailable => "Service Unavailable\n",
+            Self::Maintenance => "Down for maintenance\n",
+            Self::BodyTooLarge => "Content Too Large\n",
+            Self::BodyTooSlow => "Request Timeout\n",
             Self::ClientGone | Self::OptionsOfRouter => "",
             Self::NoTunnels => "Method Not Allowed\n",
             Self::Refused(Refusal::NoHost) => "400 Bad Request: missing required Host header",
@@ -58,6 +72,9 @@ impl Reason {
         match self {
             Self::NoRoute => Some(("not_found", "no app is routed at this address")),
             Self::Unavailable => Some(("service_unavailable", "the app is not answering right now")),
+            Self::Maintenance => Some(("maintenance", "the app is down for maintenance and will be back soon")),
+            Self::BodyTooLarge => Some(("validation_error", "the request's body is larger than the app takes")),
+            Self::BodyTooSlow => Some(("validation_error", "the request's body came too slowly")),
             Self::NoTunnels => Some(("validation_error", "this server opens no tunnels")),
             Self::Refused(Refusal::NoHost) => Some(("validation_error", "the request has no Host header")),
             Self::Refused(Refusal::HeadTooLarge) => Some(("validation_error", "the request's headers are too large")),
@@ -68,7 +85,7 @@ impl Reason {
 
     /// Whether the connection ends with this response.
     fn closes(self) -> bool {
-        matches!(self, Self::Refused(_) | Self::NoTunnels | Self::ClientGone)
+        matches!(self, Self::Refused(_) | Self::NoTunnels | Self::ClientGone | Self::BodyTooLarge | Self::BodyTooSlow)
     }
 }
 
@@ -109,7 +126,7 @@ pub(crate) fn page(
     let format = format(accept);
     let (kind, body) = match (reason.words(), format, unavailable) {
         (Some((code, message)), Format::Json, _) => {
-            let retry = reason == Reason::Unavailable;
+            let retry = matches!(reason, Reason::Unavailable | Reason::Maintenance);
             let id = request_id.to_str().unwrap_or_default();
             let json = serde_json::json!({"code": code, "message": message, "retry": retry, "request_id": id});
             ("application/json", Bytes::from(json.to_string()))
@@ -129,6 +146,9 @@ pub(crate) fn page(
     }
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(X_REQUEST_ID, request_id.clone());
+    if reason == Reason::Maintenance {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(MAINTENANCE_RETRY));
+    }
     if reason.closes() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode};
 use tracing::info;
 
 use crate::backend::Upload;
+use crate::http::tunnel::Traffic;
 use crate::metrics::RouteMetrics;
 use crate::service::InFlight;
 
@@ -33,6 +34,11 @@ pub(crate) struct Line {
     pub(crate) request_id: HeaderValue,
     pub(crate) service: std::sync::Arc<str>,
     pub(crate) reused: bool,
+    pub(crate) location: Option<HeaderValue>,
+    /// From the begin of the request to a new connection, where one was made.
+    pub(crate) connect: Option<Duration>,
+    /// From the begin of the request to the head of the response.
+    pub(crate) first_byte: Option<Duration>,
 }
 
 impl Record {
@@ -51,9 +57,30 @@ impl Record {
     }
 
     /// What a tunnel has carried.
-    pub(crate) fn tunnelled(&mut self, received: u64, sent: u64) {
-        self.received += received;
-        self.sent += sent;
+    pub(crate) fn tunnelled(&mut self, traffic: &Traffic) {
+        self.received += traffic.there.get();
+        self.sent += traffic.back.get();
+    }
+
+    /// A new connection to a backend is there.
+    pub(crate) fn connected(&mut self) {
+        if let Some(line) = &mut self.line {
+            line.connect = Some(self.begin.elapsed());
+        }
+    }
+
+    /// The head of the response is there.
+    pub(crate) fn answered(&mut self) {
+        if let Some(line) = &mut self.line {
+            line.first_byte = Some(self.begin.elapsed());
+        }
+    }
+
+    /// Where the response sends the client.
+    pub(crate) fn located(&mut self, location: Option<&HeaderValue>) {
+        if let Some(line) = &mut self.line {
+            line.location = location.cloned();
+        }
     }
 
     pub(crate) fn used_connection(&mut self, reused: bool) {
@@ -81,6 +108,9 @@ impl Drop for Record {
             host = line.host,
             path = line.path,
             method = %line.method,
+            location = line.location.as_ref().and_then(|location| location.to_str().ok()),
+            connect = line.connect.map(tracing::field::debug),
+            read_res_first_byte = line.first_byte.map(tracing::field::debug),
             status = self.status.as_u16(),
             job.id = job_id,
             addr = backend,

@@ -1,40 +1,28 @@
-//! Relaying a request to a backend: choosing one, trying again where that is safe, and what the client gets back.
+//! Relaying a request to a backend, and what the client gets back.
 
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
-use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{ACCEPT, CONNECTION, LOCATION, SET_COOKIE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
-use tracing::warn;
 
-use crate::backend::{Sender, Upload, UploadBody, open};
+use crate::backend::Upload;
 use crate::cookie;
 use crate::guard::Busy;
-use crate::headers::{fold_cookies, rewrite_request, rewrite_response, wants_upgrade};
+use crate::headers::{rewrite_response, wants_upgrade};
+use crate::http::attempts::{Answered, Attempts};
 use crate::http::body::{Relayed, ResponseBody};
-use crate::http::exchange::{Exchange, fresh_request_id, host};
+use crate::http::exchange::{Exchange, host};
+use crate::http::head::{make_head, strip_for_http2};
 use crate::http::page::Reason;
 use crate::http::record::{Line, Record};
-use crate::http::tunnel::copy_both_ways;
-use crate::route::HttpRoute;
-use crate::service::{Backend, InFlight};
+use crate::http::tunnel::{Traffic, copy_both_ways};
+use crate::route::{BackendProtocol, HttpRoute};
 use crate::worker::Worker;
-
-/// Requests that were sent and not answered are sent again so many times.
-const RESENDS: usize = 2;
-
-/// Headers that HTTP/2 forbids (RFC 9113 section 8.2.2).
-const NOT_IN_HTTP2: [HeaderName; 4] =
-    [CONNECTION, UPGRADE, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
 
 /// Relays a request and gives what the client gets.
 pub(super) async fn relay(
@@ -44,9 +32,10 @@ pub(super) async fn relay(
     busy: Busy,
 ) -> Response<ResponseBody> {
     let settings = &exchange.worker.shared.settings;
-    let http2 = request.version() == Version::HTTP_2;
     // HTTP/1.0 and HTTP/2 have no upgrades.
-    let upgrade = request.version() == Version::HTTP_11 && wants_upgrade(request.headers());
+    let upgrade = request.version() == Version::HTTP_11
+        && route.protocol == BackendProtocol::Http1
+        && wants_upgrade(request.headers());
     let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     let line = settings.access_log.then(|| line(exchange, route, &request));
     let pinned = match route.sticky {
@@ -54,19 +43,26 @@ pub(super) async fn relay(
         false => None,
     };
     let (mut head, incoming) = request.into_parts();
-    let request_id = make_head(&mut head, exchange, &incoming);
-    let upload = Upload::new(incoming);
+    let request_id = make_head(&mut head, exchange, &incoming, route.protocol);
+    let upload = Upload::new(incoming, route.max_body, &settings.limits);
     let line = line.map(|line| Box::new(Line { request_id: request_id.clone(), ..line }));
     let mut record = Record::new(&route.metrics, Some(Rc::clone(&upload)), line);
     let accept = head.headers.get(ACCEPT).cloned();
-    let attempt = Attempts { worker: &exchange.worker, route, upload: &upload, pinned, upgrade };
-    let (mut response, answered) = match attempt.run(head, &mut record).await {
+    let attempts = Attempts { worker: &exchange.worker, route, upload: &upload, pinned, upgrade };
+    let answered = if upload.is_too_large() {
+        exchange.worker.shared.metrics.clients_ended.large_body.inc();
+        Err(Reason::BodyTooLarge)
+    } else {
+        attempts.run(head, &mut record).await
+    };
+    let (mut response, answered) = match answered {
         Ok(answered) => answered,
         Err(reason) => {
             record.status = reason.status();
             return exchange.page(reason, accept.as_ref(), &request_id, busy);
         }
     };
+    upload.let_take_its_time();
     let pinned_to = (route.sticky && pinned != Some(answered.address)).then_some(answered.address);
     *response.version_mut() = Version::HTTP_11;
     rewrite_response(response.headers_mut());
@@ -74,6 +70,7 @@ pub(super) async fn relay(
         response.headers_mut().append(SET_COOKIE, cookie::set_cookie(&settings.cookie_key.seal(address)));
     }
     record.status = response.status();
+    record.located(response.headers().get(LOCATION));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let client = client_upgrade.expect("a response that nobody asked to switch is none");
         let backend = hyper::upgrade::on(&mut response);
@@ -84,13 +81,28 @@ pub(super) async fn relay(
         // Bytes behind the request were not looked at: no other request can follow.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if http2 {
-        for name in NOT_IN_HTTP2 {
-            response.headers_mut().remove(name);
-        }
-    }
-    let connection = (route.keep_alive && !upgrade).then(|| (Rc::clone(&exchange.worker), answered.sender));
-    response.map(|incoming| ResponseBody::relayed(Relayed { incoming, record, connection }, busy))
+    pass_on(exchange, response, answered, record, busy, route.keep_alive && !upgrade)
+}
+
+/// Puts a response together with what has to last until it is read.
+fn pass_on(
+    exchange: &Exchange,
+    mut response: Response<Incoming>,
+    answered: Answered,
+    record: Record,
+    busy: Busy,
+    keep: bool,
+) -> Response<ResponseBody> {
+    let lease = answered.lease.kept(keep);
+    let Some(stalls) = &exchange.stalls else {
+        return response.map(|incoming| ResponseBody::relayed(Relayed::new(incoming, record, lease), busy));
+    };
+    strip_for_http2(response.headers_mut());
+    response.map(|incoming| {
+        let relayed = Rc::new(RefCell::new(Relayed::new(incoming, record, lease)));
+        stalls.note(&relayed);
+        ResponseBody::shared(relayed, busy)
+    })
 }
 
 fn line(exchange: &Exchange, route: &HttpRoute, request: &Request<Incoming>) -> Line {
@@ -102,192 +114,10 @@ fn line(exchange: &Exchange, route: &HttpRoute, request: &Request<Incoming>) -> 
         request_id: HeaderValue::from_static(""),
         service: Arc::clone(&route.service.name),
         reused: false,
+        location: None,
+        connect: None,
+        first_byte: None,
     }
-}
-
-/// Turns a client's request head into the backend's. Gives the request id.
-fn make_head(head: &mut Parts, exchange: &Exchange, body: &Incoming) -> HeaderValue {
-    use http_body::Body as _;
-    if head.version == Version::HTTP_2 {
-        if let Some(authority) = head.uri.authority()
-            && let Ok(host) = HeaderValue::from_str(authority.as_str())
-        {
-            head.headers.insert(HOST, host);
-        }
-        let target = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        head.uri = Uri::from(target);
-        fold_cookies(&mut head.headers);
-    }
-    head.version = Version::HTTP_11;
-    head.extensions.clear();
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let unix_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-    let request_id = rewrite_request(&mut head.headers, &exchange.origin.via, unix_ms, fresh_request_id);
-    if !body.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
-        // Otherwise hyper takes a GET for one without a body.
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    request_id
-}
-
-/// Trying backends for one request.
-struct Attempts<'a> {
-    worker: &'a Rc<Worker>,
-    route: &'a HttpRoute,
-    upload: &'a Rc<Upload>,
-    pinned: Option<SocketAddr>,
-    upgrade: bool,
-}
-
-/// Who answered.
-struct Answered {
-    address: SocketAddr,
-    sender: Sender,
-}
-
-/// Why there is no response.
-#[derive(Debug, thiserror::Error)]
-enum NoResponse {
-    #[error("the connection had closed before the request was written")]
-    Unsent { request: Box<Request<UploadBody>>, source: hyper::Error },
-    #[error("the connection broke before a response came")]
-    Broken(#[source] hyper::Error),
-    #[error("no response came in time")]
-    Silent,
-    #[error("the response changes the protocol, which nobody asked for")]
-    Switched,
-}
-
-impl Attempts<'_> {
-    async fn run(&self, head: Parts, record: &mut Record) -> Result<(Response<Incoming>, Answered), Reason> {
-        let mut tried: Vec<u64> = Vec::new();
-        let (mut head, mut resent, mut only_fresh) = (head, 0, !self.route.keep_alive || self.upgrade);
-        loop {
-            let in_flight = self.choose(&tried)?;
-            let backend = Arc::clone(&in_flight.0);
-            let pooled = if only_fresh { None } else { self.worker.pool.take(backend.id) };
-            let reused = pooled.is_some();
-            let connected = match pooled {
-                Some(sender) => Some(sender),
-                None => self.connect(&backend, tried.len()).await,
-            };
-            let Some(mut sender) = connected else {
-                tried.push(backend.id);
-                continue;
-            };
-            record.in_flight = Some(in_flight);
-            record.used_connection(reused);
-            let repeatable = resent < RESENDS && !self.upgrade && is_idempotent(&head.method);
-            let spare = (repeatable && !self.upload.is_started()).then(|| head.clone());
-            let failure = match self.send(&mut sender, head).await {
-                Ok(response) => {
-                    backend.succeeded();
-                    return Ok((response, Answered { address: backend.address, sender }));
-                }
-                Err(failure) => failure,
-            };
-            if self.upload.has_failed() {
-                return Err(Reason::ClientGone);
-            }
-            if !reused {
-                backend.failed(true);
-                tried.push(backend.id);
-            }
-            // What was never written on a connection that had just become stale is sent again, and so is what changes
-            // nothing when it comes twice. Both on a new connection.
-            let again = match (&failure, spare) {
-                (NoResponse::Unsent { .. } | NoResponse::Broken(_), Some(spare)) if !self.upload.is_started() => {
-                    Some(spare)
-                }
-                _ => None,
-            };
-            let text = with_sources(&failure);
-            head = match (again, failure) {
-                (Some(spare), _) => spare,
-                (None, NoResponse::Unsent { request, .. }) if reused => request.into_parts().0,
-                (None, _) => {
-                    let (service, job_id) = (&*self.route.service.name, &*backend.instance.job_id);
-                    warn!(service, job.id = job_id, addr = %backend.address, err = text, attempt = resent, status = 503,
-                        "unretriable request error");
-                    return Err(Reason::Unavailable);
-                }
-            };
-            (resent, only_fresh) = (resent + 1, true);
-            self.worker.shared.metrics.requests_resent.inc();
-        }
-    }
-
-    /// The next backend to try.
-    fn choose(&self, tried: &[u64]) -> Result<InFlight, Reason> {
-        // An upgrade may try all there are.
-        if !self.upgrade && tried.len() >= self.worker.shared.settings.limits.attempts {
-            return Err(Reason::Unavailable);
-        }
-        self.route.service.choose(self.route.leader, self.pinned, tried).ok_or(Reason::Unavailable)
-    }
-
-    async fn connect(&self, backend: &Backend, attempt: usize) -> Option<Sender> {
-        match open(backend.address, self.worker.shared.settings.limits.dial).await {
-            Ok(sender) => Some(sender),
-            Err(err) => {
-                backend.failed(false);
-                self.worker.shared.metrics.dials_failed.inc();
-                let (service, job_id) = (&*self.route.service.name, &*backend.instance.job_id);
-                warn!(service, job.id = job_id, addr = %backend.address, %err, attempt, "retriable dial error");
-                None
-            }
-        }
-    }
-
-    /// Sends the request and waits for the head of its response.
-    async fn send(&self, sender: &mut Sender, mut head: Parts) -> Result<Response<Incoming>, NoResponse> {
-        if !self.route.keep_alive && !self.upgrade {
-            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        let limit = self.worker.shared.settings.limits.response_head;
-        let mut response = pin!(sender.try_send_request(Request::from_parts(head, self.upload.body())));
-        let mut silence = pin!(tokio::time::sleep(limit));
-        let response = loop {
-            tokio::select! {
-                biased;
-                response = response.as_mut() => break response,
-                () = silence.as_mut() => {
-                    // The limit begins when the request has been passed on, which may take as long as it likes.
-                    let since = self.upload.ended().unwrap_or_else(Instant::now);
-                    if since + limit <= Instant::now() {
-                        return Err(NoResponse::Silent);
-                    }
-                    silence.as_mut().reset(since + limit);
-                }
-            }
-        };
-        match response {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.upgrade => {
-                Err(NoResponse::Switched)
-            }
-            Ok(response) => Ok(response),
-            Err(mut err) => match err.take_message() {
-                Some(request) => Err(NoResponse::Unsent { request: Box::new(request), source: err.into_error() }),
-                None => Err(NoResponse::Broken(err.into_error())),
-            },
-        }
-    }
-}
-
-/// Whether a request that comes twice does the same as one that comes once (RFC 9110 section 9.2.2).
-fn is_idempotent(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
-}
-
-/// An error with its sources, in one line.
-fn with_sources(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        text = format!("{text}: {err}");
-        source = err.source();
-    }
-    text
 }
 
 /// Joins both connections once they have left HTTP. The tunnel counts as in flight until both sides have ended.
@@ -297,10 +127,11 @@ fn open_tunnel(worker: &Rc<Worker>, client: OnUpgrade, backend: OnUpgrade, mut r
         shared.metrics.tunnels.inc();
         if let Ok((client, backend)) = futures_util::try_join!(client, backend) {
             let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-            let copying = copy_both_ways(&mut client, &mut backend);
-            if let Some(Ok((received, sent))) = shared.cut_off.run_until_cancelled(copying).await {
-                record.tunnelled(received, sent);
-            }
+            let traffic = Traffic::default();
+            let copying = copy_both_ways(&mut client, &mut backend, &traffic);
+            // However it ends, it has ended.
+            let _ = shared.cut_off.run_until_cancelled(copying).await;
+            record.tunnelled(&traffic);
         }
         shared.metrics.tunnels.dec();
     };

@@ -1,6 +1,6 @@
 //! Bytes both ways between two connections, until both have ended.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,15 +14,22 @@ thread_local! {
     static SPACE: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
 }
 
+/// Bytes that a tunnel has carried so far.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// From the first connection to the second.
+    pub(crate) there: Cell<u64>,
+    pub(crate) back: Cell<u64>,
+}
+
 /// One of the two ways.
-#[derive(Default)]
-struct Way {
+struct Way<'a> {
     /// Read but not written: what did not fit.
     pending: Vec<u8>,
     written: usize,
     flush: bool,
     state: State,
-    bytes: u64,
+    bytes: &'a Cell<u64>,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -34,24 +41,26 @@ enum State {
     Done,
 }
 
-/// Copies until both sides have ended; an end is passed on, while the other way goes on. Gives the bytes from `a` to `b`
-/// and from `b` to `a`.
-pub(crate) async fn copy_both_ways<A, B>(a: &mut A, b: &mut B) -> io::Result<(u64, u64)>
+/// Copies until both sides have ended; an end is passed on, while the other way goes on.
+pub(crate) async fn copy_both_ways<A, B>(a: &mut A, b: &mut B, traffic: &Traffic) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut there, mut back) = (Way::default(), Way::default());
+    let (mut there, mut back) = (Way::new(&traffic.there), Way::new(&traffic.back));
     std::future::poll_fn(|cx| {
         let first = there.poll(cx, a, b)?;
         let second = back.poll(cx, b, a)?;
         if first.is_ready() && second.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await
-    .map(|()| (there.bytes, back.bytes))
 }
 
-impl Way {
+impl<'a> Way<'a> {
+    fn new(bytes: &'a Cell<u64>) -> Self {
+        Self { pending: Vec::new(), written: 0, flush: false, state: State::Open, bytes }
+    }
+
     fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
@@ -107,7 +116,7 @@ impl Way {
             self.state = State::Ended;
             return Poll::Ready(Ok(()));
         }
-        self.bytes += rest.len() as u64;
+        self.bytes.set(self.bytes.get() + rest.len() as u64);
         self.flush = true;
         while !rest.is_empty() {
             match write(cx, to, rest) {
@@ -138,7 +147,11 @@ mod tests {
     #[tokio::test]
     async fn an_end_is_passed_on_while_the_other_way_goes_on() {
         let ((mut client, mut near), (mut far, mut backend)) = (duplex(7), duplex(5));
-        let tunnel = tokio::spawn(async move { copy_both_ways(&mut near, &mut far).await });
+        let traffic = Traffic::default();
+        let tunnel = async {
+            copy_both_ways(&mut near, &mut far, &traffic).await.unwrap();
+            drop((near, far));
+        };
         let text = "x".repeat(10_000);
         let sent = text.clone();
         let sending = tokio::spawn(async move {
@@ -146,15 +159,18 @@ mod tests {
             client.shutdown().await.unwrap();
             client
         });
-        let mut received = String::new();
-        backend.read_to_string(&mut received).await.unwrap();
-        assert_eq!(received, text);
-        let mut client = sending.await.unwrap();
-        backend.write_all(b"still here").await.unwrap();
-        drop(backend);
-        received.clear();
-        client.read_to_string(&mut received).await.unwrap();
-        assert_eq!(received, "still here");
-        assert_eq!(tunnel.await.unwrap().unwrap(), (10_000, 10));
+        let talk = async {
+            let mut received = String::new();
+            backend.read_to_string(&mut received).await.unwrap();
+            assert_eq!(received, text);
+            let mut client = sending.await.unwrap();
+            backend.write_all(b"still here").await.unwrap();
+            drop(backend);
+            received.clear();
+            client.read_to_string(&mut received).await.unwrap();
+            assert_eq!(received, "still here");
+        };
+        tokio::join!(tunnel, talk);
+        assert_eq!((traffic.there.get(), traffic.back.get()), (10_000, 10));
     }
 }

@@ -86,7 +86,7 @@ async fn bytes(path: &Path) -> Result<Vec<u8>, FileError> {
     tokio::fs::read(path).await.map_err(|source| FileError::Read { path: path.to_owned(), source })
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Change, FileError> {
+pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Change, FileError> {
     let Document { mut routes, services } =
         serde_json::from_slice(bytes).map_err(|source| FileError::Syntax { path: path.to_owned(), source })?;
     let mut ids = BTreeSet::new();

@@ -2,13 +2,15 @@
 
 mod host;
 mod path;
+mod shards;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use host::{canonical, host_name};
 
 use path::{Node, decoded};
+use shards::Shards;
 
 /// The port key of routes on the default ports.
 pub const DEFAULT_PORTS: u16 = 0;
@@ -27,15 +29,15 @@ pub struct Mount {
 /// Routes by name: finds a `T` for a host and a path. Cheap to clone, so that a change makes a new table.
 #[derive(Clone, Debug)]
 pub struct Table<T> {
-    ports: HashMap<u16, Port<T>>,
-    mounts: HashMap<Arc<str>, Mount>,
+    ports: BTreeMap<u16, Port<T>>,
+    mounts: Shards<Arc<str>, Arc<Mount>>,
 }
 
 #[derive(Clone, Debug)]
 struct Port<T> {
-    exact: HashMap<Box<str>, Arc<Site<T>>>,
+    exact: Shards<Arc<str>, Arc<Site<T>>>,
     /// By what follows `*.`
-    wildcards: HashMap<Box<str>, Arc<Site<T>>>,
+    wildcards: Shards<Arc<str>, Arc<Site<T>>>,
     any: Option<Arc<Site<T>>>,
 }
 
@@ -44,30 +46,30 @@ type Site<T> = Node<(Arc<str>, T)>;
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { ports: HashMap::new(), mounts: HashMap::new() }
+        Self { ports: BTreeMap::new(), mounts: Shards::default() }
     }
 }
 
 impl<T> Default for Port<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), wildcards: HashMap::new(), any: None }
+        Self { exact: Shards::default(), wildcards: Shards::default(), any: None }
     }
 }
 
 impl<T: Clone> Table<T> {
     /// Mounts a route. It leaves its former place, and takes the new one from whichever route has it.
     pub fn set(&mut self, id: &Arc<str>, mount: Mount, route: T) {
-        if self.mounts.get(id).is_some_and(|former| *former != mount) {
+        if self.mounts.get(id).is_some_and(|former| **former != mount) {
             self.remove(id);
         }
         let port = self.ports.entry(mount.port).or_default();
         let site = match mount.domain.strip_prefix("*.") {
-            Some(suffix) => port.wildcards.entry(suffix.into()).or_default(),
+            Some(suffix) => port.wildcards.entry(suffix.into()),
             None if &*mount.domain == "*" => port.any.get_or_insert_default(),
-            None => port.exact.entry(mount.domain.clone()).or_default(),
+            None => port.exact.entry((*mount.domain).into()),
         };
         *Arc::make_mut(site).place(&mount.path) = Some((Arc::clone(id), route));
-        self.mounts.insert(Arc::clone(id), mount);
+        self.mounts.insert(Arc::clone(id), Arc::new(mount));
     }
 
     /// Unmounts a route, unless another one has taken its place since.
@@ -95,8 +97,8 @@ impl<T: Clone> Table<T> {
                 }
             }
             None => {
-                if port.exact.get_mut(&mount.domain).is_some_and(leave) {
-                    port.exact.remove(&mount.domain);
+                if port.exact.get_mut(&*mount.domain).is_some_and(leave) {
+                    port.exact.remove(&*mount.domain);
                 }
             }
         }

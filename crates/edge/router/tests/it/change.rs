@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use flynn_router::source::Change;
 use flynn_types::router::Route;
 use tokio::task::JoinSet;
 
@@ -55,4 +56,18 @@ async fn requests_survive_backends_that_die_and_routes_that_change() {
         client.expect("no request failed");
     }
     assert!(asked.load(Ordering::Relaxed) >= ROUNDS * CLIENTS);
+}
+
+#[tokio::test]
+async fn a_list_takes_away_no_instances_that_others_have_told() {
+    let (listed, told) = (Backend::named("listed").await, Backend::named("told").await);
+    let routes = || vec![route("a.org", "listed"), route("b.org", "told")];
+    let rig = Rig::start(routes(), vec![members("listed", &[listed.address])]).await;
+    rig.members(members("told", &[told.address])).await;
+    for services in [vec![members("listed", &[listed.address])], vec![]] {
+        let is_listed = !services.is_empty();
+        rig.tell(Change::Everything { routes: routes(), services }).await;
+        assert_eq!(rig.get("b.org").await, "200 told");
+        assert_eq!(rig.get("a.org").await == "200 listed", is_listed, "a list is complete for what it lists");
+    }
 }

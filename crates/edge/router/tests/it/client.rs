@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::rig::within;
 
@@ -187,6 +187,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
         }
     }
+}
+
+/// A connection from another address of this machine.
+pub(crate) async fn from(address: &str, to: SocketAddr) -> Client {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::new(address.parse().expect("an address"), 0)).expect("loopback has it");
+    Client::new(within(socket.connect(to)).await.expect("the router listens"))
 }
 
 fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {

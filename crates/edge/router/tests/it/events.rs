@@ -1,10 +1,13 @@
 //! The stream of events that schedulers follow.
 
+use std::time::Duration;
+
+use flynn_router::{Limits, Settings};
 use flynn_types::router::{Certificate, Route, StreamEvent, StreamEventKind};
 
 use crate::backend::Backend;
 use crate::client::Client;
-use crate::rig::{Rig, members, route};
+use crate::rig::{Rig, members, route, settings};
 
 const ALL: &str = "set,remove,backend-up,backend-down,backend-drained";
 
@@ -129,6 +132,19 @@ async fn k5_k8_a_subscriber_that_reads_nothing_delays_nobody() {
         awake.next().await;
     }
     // Without types there is nothing to hear; the stream is open all the same.
-    let silence = tokio::time::timeout(std::time::Duration::from_millis(100), nothing.next()).await;
+    let silence = tokio::time::timeout(Duration::from_millis(100), nothing.next()).await;
     assert!(silence.is_err());
+}
+
+#[tokio::test]
+async fn k5_a_silent_stream_has_comments_and_nothing_else() {
+    let limits = Limits { event_keep_alive: Duration::from_millis(50), ..Limits::default() };
+    assert_eq!(Limits::default().event_keep_alive, Duration::from_secs(30));
+    let rig = Rig::with(Settings { limits, ..settings() }, vec![draining("example.com", "s")], vec![]).await;
+    let mut subscriber = Subscriber::new(&rig, "").await;
+    rig.set(draining("other.com", "s")).await;
+    // Each comment comes in a chunk of its own: its size, the comment, and the end of the chunk.
+    for _ in 0..3 {
+        assert_eq!(subscriber.0.bytes(7).await, b"2\r\n:\n\r\n");
+    }
 }

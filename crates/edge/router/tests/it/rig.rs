@@ -29,6 +29,7 @@ pub(crate) fn settings() -> Settings {
         http: vec![port(false, true), port(true, true), port(false, false), port(true, false)],
         api: Some(0),
         proxy_protocol: false,
+        trusted_proxies: Vec::new(),
         cookie_key: cookie_key(),
         default_certificate: None,
         unavailable_page: None,

@@ -1,7 +1,9 @@
 //! TCP routes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use flynn_router::Settings;
+use flynn_router::proxy_protocol::{Parsed, parse};
 use flynn_router::source::Change;
 use flynn_types::router::Route;
 use tokio::io::AsyncWriteExt as _;
@@ -9,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::backend::Backend;
 use crate::client::Client;
-use crate::rig::{LOOPBACK, Rig, eventually, led, members, tcp_route, within};
+use crate::rig::{LOOPBACK, Rig, eventually, led, members, settings, tcp_route, within};
 
 /// Greets, and when its client has ended says what it heard.
 async fn greeter(greeting: &'static str) -> Backend {
@@ -109,4 +111,45 @@ async fn i8_a_port_that_is_taken_is_waited_for() {
     eventually(Some("hi asdf".to_owned()), async || talk(other).await).await;
     drop(taken);
     eventually(Some("hi asdf".to_owned()), async || talk(port).await).await;
+}
+
+#[tokio::test]
+async fn backends_learn_of_their_clients_where_a_route_says_so() {
+    let backend = greeter("").await;
+    for (version, start) in
+        [("v1", &b"PROXY TCP4 127.0.0.1 127.0.0.1 "[..]), ("v2", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c")]
+    {
+        let port = free_port().await;
+        let told = Route { proxy_protocol: version.into(), ..tcp_route(port, "s") };
+        let rig = Rig::start(vec![told], vec![members("s", &[backend.address])]).await;
+        eventually(true, async || TcpStream::connect((LOOPBACK, port)).await.is_ok()).await;
+        let mut client = Client::connect((LOOPBACK, port).into()).await;
+        let source = client.stream.local_addr().expect("connected");
+        client.send("asdf").await;
+        within(client.stream.shutdown()).await.expect("half of it closes");
+        let heard = client.rest().await;
+        assert!(heard.starts_with(start) && heard.ends_with(b"asdf"), "{version}: {heard:?}");
+        let Ok(Parsed::Header { length, source: Some(told) }) = parse(&heard) else { panic!("{heard:?}") };
+        assert_eq!((length, told), (heard.len() - 4, source));
+        drop(rig);
+    }
+}
+
+#[tokio::test]
+async fn backends_learn_of_clients_of_ipv6_too() {
+    let backend = greeter("").await;
+    let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let port = TcpListener::bind((loopback, 0)).await.expect("a free port").local_addr().expect("bound").port();
+    for version in ["v1", "v2"] {
+        let settings = Settings { listen_tcp: Some(loopback), ..settings() };
+        let told = Route { proxy_protocol: version.into(), ..tcp_route(port, "s") };
+        let rig = Rig::with(settings, vec![told], vec![members("s", &[backend.address])]).await;
+        eventually(true, async || TcpStream::connect((loopback, port)).await.is_ok()).await;
+        let mut client = Client::connect((loopback, port).into()).await;
+        let source = client.stream.local_addr().expect("connected");
+        within(client.stream.shutdown()).await.expect("half of it closes");
+        let heard = client.rest().await;
+        assert_eq!(parse(&heard), Ok(Parsed::Header { length: heard.len(), source: Some(source) }), "{version}");
+        within(rig.serving.drain()).await;
+    }
 }

@@ -8,7 +8,8 @@ use flynn_router::{DefaultCertificate, Limits, Settings};
 use flynn_types::router::{Certificate, Route};
 use http::{Request, Version};
 use http_body_util::{BodyExt as _, Empty, Full};
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes};
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::pki_types::ServerName;
@@ -52,7 +53,7 @@ impl Authority {
     }
 
     /// A handshake that trusts this authority only. Without a name none is sent.
-    async fn connect(
+    pub(crate) async fn connect(
         &self,
         address: SocketAddr,
         name: &str,
@@ -66,11 +67,12 @@ impl Authority {
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         config.enable_sni = name != "127.0.0.1";
         let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         within(TlsConnector::from(Arc::new(config)).connect(name, stream)).await
     }
 
-    async fn https(&self, address: SocketAddr, name: &str) -> std::io::Result<Client<TlsStream<TcpStream>>> {
+    pub(crate) async fn https(&self, address: SocketAddr, name: &str) -> std::io::Result<Client<TlsStream<TcpStream>>> {
         self.connect(address, name, &["http/1.1"], rustls::ALL_VERSIONS).await.map(Client::new)
     }
 
@@ -94,6 +96,18 @@ fn with_default(pair: &Pair) -> Settings {
 
 fn ok(text: &str) -> Result<String, String> {
     Ok(format!("200 {text}"))
+}
+
+/// A connection of HTTP/2, driven by a task of its own.
+pub(crate) async fn http2_of<B>(authority: &Authority, rig: &Rig, name: &str) -> SendRequest<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    let stream = authority.connect(rig.https(), name, &["h2"], rustls::ALL_VERSIONS).await.expect("a handshake");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (sender, connection) = within(handshake).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
 }
 
 /// HTTP/2 requests on one connection, each with its own authority: statuses and bodies.
