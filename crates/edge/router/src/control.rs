@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flynn_types::error::with_causes;
 use flynn_types::router::Route;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -184,7 +185,7 @@ impl Control {
                     let certificate = self.certificates.get(chain.trim(), key.trim());
                     certificate
                         .inspect_err(|err| {
-                            let reason = with_source(err);
+                            let reason = with_causes(err);
                             error!(route_id = route.id, reason, "certificate cannot be used, the default one is");
                         })
                         .ok()
@@ -346,8 +347,4 @@ impl Breath {
             self.last = Instant::now();
         }
     }
-}
-
-fn with_source(err: &dyn std::error::Error) -> String {
-    err.source().map_or_else(|| err.to_string(), |source| format!("{err}: {source}"))
 }

@@ -14,7 +14,7 @@ use crate::unavailable::Page;
 pub struct Limits {
     /// A connection to a backend.
     pub dial: Duration,
-    /// Silence of a backend between the end of the request and the head of its response.
+    /// Silence of a backend since it took the last of the request, until the head of its response.
     pub response_head: Duration,
     /// Backends tried for one request.
     pub attempts: usize,

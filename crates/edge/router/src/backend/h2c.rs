@@ -16,6 +16,9 @@ use super::UploadBody;
 use super::dial::{Http2Sender, open_h2c};
 use crate::service::Backend;
 
+/// New connections that one request waits for: each may be full, or closed, before it is its turn.
+const DIALS: usize = 4;
+
 /// One connection.
 pub(super) struct Connection {
     pub(super) sender: SendRequest<UploadBody>,
@@ -72,17 +75,15 @@ impl Multiplexed {
 
     /// A share of a new connection, or of one that others have opened meanwhile.
     pub(super) async fn open(&self, backend: &Arc<Backend>, limit: Duration) -> io::Result<Stream> {
-        loop {
+        for _ in 0..DIALS {
             let dial = self.dial(backend, limit);
             dial.await.map_err(|err| io::Error::new(err.kind(), err))?;
             // Those who waited longer may have filled it.
             if let Some(stream) = self.take(backend) {
                 return Ok(stream);
             }
-            if backend.is_gone() {
-                return Err(io::ErrorKind::NotConnected.into());
-            }
         }
+        Err(io::ErrorKind::ConnectionAborted.into())
     }
 
     /// A connection that nobody else uses.

@@ -35,6 +35,11 @@ impl Pace {
         }
     }
 
+    /// Whether it is the sender who is waited for.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting_since.is_some()
+    }
+
     /// Nothing is there. Gives when that will be so for too long.
     fn waits(&mut self, now: Instant) -> Instant {
         let since = *self.waiting_since.get_or_insert(now);

@@ -43,21 +43,21 @@ pub(crate) struct Upload {
     most: u64,
     started: Cell<bool>,
     failure: Cell<Option<UploadFailure>>,
-    ended: Cell<Option<Instant>>,
+    /// When the backend last took something, the end included.
+    moved: Cell<Instant>,
     bytes: Cell<u64>,
 }
 
 impl Upload {
     /// `most` is the longest body in bytes.
     pub(crate) fn new(incoming: Incoming, most: Option<u64>, limits: &Limits) -> Rc<Self> {
-        let ended = incoming.is_end_stream().then(Instant::now);
         Rc::new(Self {
             incoming: RefCell::new(incoming),
             pace: RefCell::new(Some(Pace::new(limits.body_pause, limits.body_least))),
             most: most.unwrap_or(u64::MAX),
             started: Cell::new(false),
             failure: Cell::default(),
-            ended: Cell::new(ended),
+            moved: Cell::new(Instant::now()),
             bytes: Cell::new(0),
         })
     }
@@ -87,9 +87,10 @@ impl Upload {
         self.failure.get()
     }
 
-    /// When its end was passed on.
-    pub(crate) fn ended(&self) -> Option<Instant> {
-        self.ended.get()
+    /// Since when it is the backend's turn; `None` while the client is waited for.
+    pub(crate) fn backend_since(&self) -> Option<Instant> {
+        let waits_for_client = self.pace.borrow().as_ref().is_some_and(Pace::is_waiting);
+        (!waits_for_client).then(|| self.moved.get())
     }
 
     /// Bytes passed on so far.
@@ -132,11 +133,14 @@ impl Upload {
                 Some(Ok(frame))
             }
             Some(Err(err)) => return self.fail(UploadFailure::Broken, UploadError::Broken(err)),
-            None => None,
+            None => {
+                if let Some(pace) = &mut *self.pace.borrow_mut() {
+                    pace.came(0, Instant::now());
+                }
+                None
+            }
         };
-        if frame.is_none() || incoming.is_end_stream() {
-            self.ended.set(Some(Instant::now()));
-        }
+        self.moved.set(Instant::now());
         Poll::Ready(frame)
     }
 }

@@ -14,9 +14,7 @@ use super::stall::Stall;
 use crate::metrics::ClientsEnded;
 use crate::settings::Limits;
 
-/// Frames of a header block that h2 refuses for their number, more than [`MAX_HTTP2_FIELDS`] can need.
-///
-/// [`MAX_HTTP2_FIELDS`]: crate::http::MAX_HTTP2_FIELDS
+/// Frames of one header block: more than h2 takes for the longest header fields that we allow.
 const STAND_IN_PARTS: usize = 64;
 
 /// Passes on an HTTP/2 client's bytes until they are a flood; then, in place of all that follows, frames for which h2

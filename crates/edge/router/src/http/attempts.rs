@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use flynn_types::error::with_causes;
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -99,7 +100,7 @@ impl Attempts<'_> {
                 NoResponse::Unsent { .. } | NoResponse::Broken(_) => method.is_some_and(is_idempotent),
                 NoResponse::Silent | NoResponse::Switched => false,
             };
-            let text = with_sources(&failure);
+            let text = with_causes(&failure);
             let again = spare.filter(|_| may_repeat && !self.upload.is_started());
             head = match (again, failure) {
                 (Some(spare), _) => spare,
@@ -176,8 +177,9 @@ impl Attempts<'_> {
                 biased;
                 response = response.as_mut() => break response,
                 () = silence.as_mut() => {
-                    // The limit begins when the request has been passed on, which may take as long as it likes.
-                    let since = self.upload.ended().unwrap_or_else(Instant::now);
+                    // The limit begins whenever the backend has taken something of the request, which may take as long
+                    // as its client likes.
+                    let since = self.upload.backend_since().unwrap_or_else(Instant::now);
                     if since + limit <= Instant::now() {
                         return Err(NoResponse::Silent);
                     }
@@ -209,15 +211,4 @@ fn broken(err: hyper::Error) -> NoResponse {
 /// Whether a request that comes twice does the same as one that comes once (RFC 9110 section 9.2.2).
 fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
-}
-
-/// An error with its sources, in one line.
-fn with_sources(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        text = format!("{text}: {err}");
-        source = err.source();
-    }
-    text
 }

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, COOKIE, HOST};
@@ -13,6 +14,7 @@ use crate::headers::{X_REQUEST_ID, is_acceptable_request_id};
 use crate::http::Origin;
 use crate::http::body::ResponseBody;
 use crate::http::page::{HEALTH_PATH, Reason, page};
+use crate::http::record::{Line, Record};
 use crate::http::relay::relay;
 use crate::http::stalls::Stalls;
 use crate::route::HttpRoute;
@@ -33,10 +35,8 @@ pub(crate) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
     let busy = exchange.conversation.request();
     let version = request.version();
     let mut response = match decide(exchange, &request) {
-        Decision::Page(reason) => {
-            let id = request_id(request.headers());
-            exchange.page(reason, request.headers().get(ACCEPT), &id, busy)
-        }
+        Decision::Page(reason) => exchange.own_answer(reason, None, &request, busy),
+        Decision::Maintenance(route) => exchange.own_answer(Reason::Maintenance, Some(&route), &request, busy),
         Decision::Relay(route) => relay(exchange, &route, request, busy).await,
     };
     if version < Version::HTTP_2 && exchange.worker.shared.is_draining() && response.status() != 101 {
@@ -51,6 +51,7 @@ pub(crate) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
 
 enum Decision {
     Page(Reason),
+    Maintenance(Arc<HttpRoute>),
     Relay(Arc<HttpRoute>),
 }
 
@@ -79,7 +80,7 @@ fn decide(exchange: &Exchange, request: &Request<Incoming>) -> Decision {
     let snapshot = shared.snapshot.load();
     if let Some(route) = snapshot.table.find(exchange.origin.port_key, &host_name(host), path) {
         return match route.maintenance {
-            true => Decision::Page(Reason::Maintenance),
+            true => Decision::Maintenance(Arc::clone(route)),
             false => Decision::Relay(Arc::clone(route)),
         };
     }
@@ -140,6 +141,30 @@ pub(super) fn fresh_request_id() -> HeaderValue {
 }
 
 impl Exchange {
+    /// Answers without asking a backend. What was refused before it was understood has no line in the access log.
+    fn own_answer(
+        &self,
+        reason: Reason,
+        route: Option<&HttpRoute>,
+        request: &Request<Incoming>,
+        busy: Busy,
+    ) -> Response<ResponseBody> {
+        let id = request_id(request.headers());
+        let nobody = || Arc::from("");
+        let is_told = self.worker.shared.settings.access_log && !matches!(reason, Reason::Refused(_));
+        let service = route.map_or_else(nobody, |route| Arc::clone(&route.service.name));
+        let line = is_told.then(|| Line { request_id: id.clone(), ..Line::new(self, &service, request) });
+        match (route, line) {
+            (Some(route), line) => {
+                let mut record = Record::new(&route.metrics, None, line.map(Box::new));
+                record.status = reason.status();
+            }
+            (None, Some(line)) => line.write(reason.status(), None, (0, 0), Duration::ZERO),
+            (None, None) => {}
+        }
+        self.page(reason, request.headers().get(ACCEPT), &id, busy)
+    }
+
     pub(super) fn page(
         &self,
         reason: Reason,

@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use tracing::info;
 
 use crate::backend::Upload;
+use crate::http::exchange::{Exchange, host};
 use crate::http::tunnel::Traffic;
 use crate::metrics::RouteMetrics;
-use crate::service::InFlight;
+use crate::service::{Backend, InFlight};
 
 /// A request that took a route. It is over when this is dropped: the response was passed on completely, or cannot be.
 pub(crate) struct Record {
@@ -32,7 +34,7 @@ pub(crate) struct Line {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) request_id: HeaderValue,
-    pub(crate) service: std::sync::Arc<str>,
+    pub(crate) service: Arc<str>,
     pub(crate) reused: bool,
     pub(crate) location: Option<HeaderValue>,
     /// From the begin of the request to a new connection, where one was made.
@@ -95,28 +97,49 @@ impl Drop for Record {
         let took = self.begin.elapsed();
         let received = self.received + self.upload.as_ref().map_or(0, |upload| upload.bytes());
         self.metrics.end(self.status, took, received, self.sent);
-        let Some(line) = &self.line else { return };
-        let (backend, job_id) = match &self.in_flight {
-            Some(in_flight) => (in_flight.0.address.to_string(), &*in_flight.0.instance.job_id),
-            None => (String::new(), ""),
-        };
+        if let Some(line) = &self.line {
+            let backend = self.in_flight.as_ref().map(|in_flight| &*in_flight.0);
+            line.write(self.status, backend, (received, self.sent), took);
+        }
+    }
+}
+
+impl Line {
+    /// The line of a request that has just come.
+    pub(crate) fn new<B>(exchange: &Exchange, service: &Arc<str>, request: &Request<B>) -> Self {
+        Self {
+            client: exchange.origin.peer,
+            host: host(request).to_owned(),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            request_id: HeaderValue::from_static(""),
+            service: Arc::clone(service),
+            reused: false,
+            location: None,
+            connect: None,
+            first_byte: None,
+        }
+    }
+
+    /// Writes the line of a request that is over. `bytes` are those received and sent.
+    pub(crate) fn write(&self, status: StatusCode, backend: Option<&Backend>, bytes: (u64, u64), took: Duration) {
         info!(
             target: "flynn_router::access",
-            service = &*line.service,
-            request_id = line.request_id.to_str().unwrap_or_default(),
-            client_addr = %line.client,
-            host = line.host,
-            path = line.path,
-            method = %line.method,
-            location = line.location.as_ref().and_then(|location| location.to_str().ok()),
-            connect = line.connect.map(tracing::field::debug),
-            read_res_first_byte = line.first_byte.map(tracing::field::debug),
-            status = self.status.as_u16(),
-            job.id = job_id,
-            addr = backend,
-            conn_reused = line.reused,
-            received_bytes = received,
-            sent_bytes = self.sent,
+            service = &*self.service,
+            request_id = self.request_id.to_str().unwrap_or_default(),
+            client_addr = %self.client,
+            host = self.host,
+            path = self.path,
+            method = %self.method,
+            location = self.location.as_ref().and_then(|location| location.to_str().ok()),
+            connect = self.connect.map(tracing::field::debug),
+            read_res_first_byte = self.first_byte.map(tracing::field::debug),
+            status = status.as_u16(),
+            job.id = backend.map(|backend| &*backend.instance.job_id),
+            addr = backend.map(|backend| backend.address.to_string()),
+            conn_reused = self.reused,
+            received_bytes = bytes.0,
+            sent_bytes = bytes.1,
             duration = ?took,
             "request complete"
         );

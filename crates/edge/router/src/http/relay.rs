@@ -16,7 +16,7 @@ use crate::guard::Busy;
 use crate::headers::{rewrite_response, wants_upgrade};
 use crate::http::attempts::{Answered, Attempts};
 use crate::http::body::{Relayed, ResponseBody};
-use crate::http::exchange::{Exchange, host};
+use crate::http::exchange::Exchange;
 use crate::http::head::{make_head, strip_for_http2};
 use crate::http::page::Reason;
 use crate::http::record::{Line, Record};
@@ -37,7 +37,7 @@ pub(super) async fn relay(
         && route.protocol == BackendProtocol::Http1
         && wants_upgrade(request.headers());
     let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
-    let line = settings.access_log.then(|| line(exchange, route, &request));
+    let line = settings.access_log.then(|| Line::new(exchange, &route.service.name, &request));
     let pinned = match route.sticky {
         true => cookie::find(request.headers()).and_then(|value| settings.cookie_key.open(value)),
         false => None,
@@ -103,21 +103,6 @@ fn pass_on(
         stalls.note(&relayed);
         ResponseBody::shared(relayed, busy)
     })
-}
-
-fn line(exchange: &Exchange, route: &HttpRoute, request: &Request<Incoming>) -> Line {
-    Line {
-        client: exchange.origin.peer,
-        host: host(request).to_owned(),
-        method: request.method().clone(),
-        path: request.uri().path().to_owned(),
-        request_id: HeaderValue::from_static(""),
-        service: Arc::clone(&route.service.name),
-        reused: false,
-        location: None,
-        connect: None,
-        first_byte: None,
-    }
 }
 
 /// Joins both connections once they have left HTTP. The tunnel counts as in flight until both sides have ended.

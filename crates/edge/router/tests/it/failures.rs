@@ -1,10 +1,13 @@
 //! Backends that are not there, or fail.
 
-use flynn_router::{Page, PageError};
+use std::time::Duration;
+
+use flynn_router::{Limits, Page, PageError, Settings};
 use http::Response;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::backend::Backend;
-use crate::rig::{Refusing, Rig, cookie_key, eventually, members, route, settings, sticky};
+use crate::rig::{Refusing, Rig, cookie_key, eventually, members, route, settings, sticky, within};
 
 const UNAVAILABLE: &str = "503 Service Unavailable\n";
 
@@ -100,7 +103,7 @@ async fn what_changes_nothing_is_asked_of_another_backend() {
 async fn f6_the_operators_page_is_shown_instead() {
     let pages = Backend::named("<h1>soon</h1>").await;
     let page = Page::fetch(&format!("http://{}/503.html", pages.address)).await.expect("the page is there");
-    let settings = flynn_router::Settings { unavailable_page: Some(page), ..settings() };
+    let settings = Settings { unavailable_page: Some(page), ..settings() };
     let rig = Rig::with(settings, vec![route("example.com", "s")], vec![]).await;
     let answer = rig.client().await.get("example.com", "/").await;
     assert_eq!((answer.status, answer.text().as_str()), (503, "<h1>soon</h1>"));
@@ -157,4 +160,25 @@ async fn an_answer_that_is_no_http_is_a_failure_of_its_backend() {
         assert_eq!(rig.get("example.com").await, "200 good");
     }
     assert!(garbage.connections() <= 4, "it is passed over after a few: {}", garbage.connections());
+}
+
+#[tokio::test]
+async fn a_backend_that_takes_nothing_is_waited_for_only_so_long() {
+    let frozen = Backend::scripted(async |mut backend| {
+        backend.head_of_request().await;
+        // It takes the begin of the body and no more, and goes when the router does.
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let limits = Limits { response_head: Duration::from_millis(300), ..Limits::default() };
+    let services = vec![members("s", &[frozen.address])];
+    let rig = Rig::with(Settings { limits, ..settings() }, vec![route("example.com", "s")], services).await;
+    let mut client = rig.client().await;
+    client.send("POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 1000000000\r\n\r\n").await;
+    let (mut reads, mut writes) = client.stream.into_split();
+    let sending = tokio::spawn(async move { while writes.write_all(&[b'x'; 1 << 16]).await.is_ok() {} });
+    let mut status = [0; 12];
+    within(reads.read_exact(&mut status)).await.expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 503");
+    sending.abort();
 }

@@ -56,6 +56,11 @@ async fn heads_that_are_too_large_are_refused() {
     let large = "x".repeat(1 << 20);
     let answer = rig.client().await.ask(format!("GET / HTTP/1.1\r\nHost: example.com\r\nX: {large}\r\n\r\n")).await;
     assert_eq!(answer.status, 431);
+    for (count, status) in [(99, 404), (100, 431)] {
+        let fields: String = (0..count).map(|n| format!("X-{n}: y\r\n")).collect();
+        let answer = rig.client().await.ask(format!("GET / HTTP/1.1\r\nHost: nowhere\r\n{fields}\r\n")).await;
+        assert_eq!(answer.status, status, "{count} fields and Host");
+    }
     let fits = "x".repeat(900 << 10);
     let answer = rig.client().await.ask(format!("GET / HTTP/1.1\r\nHost: nowhere\r\nX: {fits}\r\n\r\n")).await;
     assert_eq!(answer.status, 404);

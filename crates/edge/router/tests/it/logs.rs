@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use flynn_router::source::{Instance, Membership};
+use flynn_types::router::Route;
 use http::Response;
 use http_body_util::Full;
 use tokio::io::AsyncWriteExt as _;
@@ -11,7 +13,6 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::backend::Backend;
 use crate::client::Client;
 use crate::rig::{LOOPBACK, Refusing, Rig, eventually, members, route, tcp_route, within};
-use flynn_router::source::{Instance, Membership};
 
 /// All lines of this process.
 #[derive(Clone, Default)]
@@ -191,4 +192,19 @@ async fn failures_name_the_backend_and_the_attempt() {
     for part in ["job.id=\"host-1\"", "status=503", "attempt=0", "err="] {
         assert!(line.contains(part), "{part} is not in {line}");
     }
+}
+
+#[tokio::test]
+async fn answers_of_the_router_itself_are_told_too() {
+    let book = Book::open();
+    let away = Route { maintenance: true, ..route("away.org", "s") };
+    let rig = Rig::start(vec![away], vec![]).await;
+    rig.get_path("nowhere.org", "/x").await;
+    let line = book.line(&["request complete", "nowhere.org"]).await;
+    assert!(line.contains("status=404") && line.contains("path=\"/x\""), "{line}");
+    rig.get("away.org").await;
+    let line = book.line(&["request complete", "away.org"]).await;
+    assert!(line.contains("status=503") && line.contains("service=\"s\""), "{line}");
+    let count = "flynn_router_requests_total{route=\"away.org/\",service=\"s\",class=\"5xx\"} ";
+    assert_eq!(rig.metric(count), Some(1.0));
 }
