@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use flynn_telemetry::Metrics;
+use flynn_types::error::with_causes;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -98,7 +99,7 @@ impl Loop {
             let sleep = match self.round().await {
                 Ok(sleep) => sleep,
                 Err(err) => {
-                    error!(err = %with_source(&err), "the store of automatic certificates does not answer");
+                    error!(err = %with_causes(&err), "the store of automatic certificates does not answer");
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(STORE_AGAIN) => continue,
@@ -231,8 +232,4 @@ impl Loop {
         // Never at once: what fails without a pause would spin.
         Ok(sleep.max(Duration::from_millis(20)))
     }
-}
-
-fn with_source(err: &StoreError) -> String {
-    format!("{err}: {}", err.source)
 }

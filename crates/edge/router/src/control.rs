@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flynn_acme::{Domain, Issued, View};
+use flynn_types::error::with_causes;
 use flynn_types::router::Route;
 use rustls::sign::CertifiedKey;
 use tokio::sync::{mpsc, watch};
@@ -207,7 +208,7 @@ impl Control {
             let certificate = self.certificates.get(chain.trim(), key.trim());
             certificate
                 .inspect_err(|err| {
-                    let reason = with_source(err);
+                    let reason = with_causes(err);
                     error!(route_id = route.id, reason, "certificate cannot be used, the default one is");
                 })
                 .ok()
@@ -319,8 +320,4 @@ fn tell(names: &watch::Sender<Names>, now: BTreeSet<Arc<str>>) {
         }
         differ
     });
-}
-
-fn with_source(err: &dyn std::error::Error) -> String {
-    err.source().map_or_else(|| err.to_string(), |source| format!("{err}: {source}"))
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with an order, in words for an operator.
 
+use flynn_types::error::with_causes;
 use instant_acme::{Error, Problem};
 
 use crate::chain::InvalidChain;
@@ -20,7 +21,7 @@ pub(crate) enum OrderError {
     NoChallenge { domain: Domain, offered: String },
     #[error("the authority refused to {what}: {}", words(problem))]
     Refused { what: &'static str, problem: Problem },
-    #[error("cannot {what} at {directory}: {}", chain(source))]
+    #[error("cannot {what} at {directory}: {}", with_causes(source))]
     Unreachable { what: &'static str, directory: String, source: Error },
     #[error("the authority was not done with {what} in time; the order is looked at again")]
     Slow { what: &'static str },
@@ -28,7 +29,7 @@ pub(crate) enum OrderError {
     Chain(#[from] InvalidChain),
     #[error("make a key or a request for a certificate: {0}")]
     Key(#[from] rcgen::Error),
-    #[error("cannot {}: {}", .0.what, .0.source)]
+    #[error("cannot {}", with_causes(.0))]
     Store(#[from] StoreError),
 }
 
@@ -109,20 +110,6 @@ fn advice(kind: &str) -> Option<&'static str> {
         "accountDoesNotExist" => "a new account is made",
         _ => return None,
     })
-}
-
-/// An error with its causes.
-fn chain(err: &Error) -> String {
-    let mut text = err.to_string();
-    let mut source = std::error::Error::source(err);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
