@@ -1,7 +1,6 @@
 //! `flynn-system router` with automatic certificates: killed at any time, it goes on where it was.
 
-use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

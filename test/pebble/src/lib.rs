@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// How long the programs may take to start.
 const START: Duration = Duration::from_secs(30);
@@ -175,7 +175,9 @@ fn make_certificate(folder: &Path) {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate");
     let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+    // A subject like that of its issuer would look self-signed.
+    params.distinguished_name.push(DnType::CommonName, "localhost");
     let certificate = params.signed_by(&key, &issuer).expect("a certificate");
     for (name, text) in
         [("root.pem", issuer.pem()), ("server.pem", certificate.pem()), ("server.key", key.serialize_pem())]
