@@ -113,7 +113,7 @@ fn o1_a_router_that_is_killed_between_any_two_steps_gets_its_certificate() {
         "POST /sign-me-up",
         "POST /order-plz",
         "POST /chalZ/",
-        "Validation result",
+        "set VALID by completed challenge",
         "POST /finalize-order/",
         "POST /certZ/",
     ];
@@ -129,6 +129,11 @@ fn o1_a_router_that_is_killed_between_any_two_steps_gets_its_certificate() {
     let _router = place.router();
     until("the certificate is served", Duration::from_millis(100), || place.is_served());
     place.check_files();
+    assert_eq!(
+        place.pebble.logged("There are now 2 accounts"),
+        0,
+        "the account's key was kept before it was registered"
+    );
     let orders = place.pebble.logged("POST /order-plz -> calling handler()");
     assert!(orders <= 3, "open orders are taken up again: {orders}");
 }

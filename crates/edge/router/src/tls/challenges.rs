@@ -9,7 +9,7 @@ use flynn_acme::{Challenge, ChallengeKind};
 use rustls::sign::CertifiedKey;
 use tracing::error;
 
-use super::certificate::certified_key;
+use super::certificate::own_key_pair;
 
 /// The answers to all pending challenges, by domain.
 #[derive(Clone, Debug, Default)]
@@ -60,5 +60,5 @@ impl Challenges {
 
 fn presented(challenge: &Challenge) -> Result<CertifiedKey, String> {
     let (chain, key) = challenge.certificate().map_err(|err| err.to_string())?;
-    certified_key(&chain, key.reveal()).map_err(|err| err.to_string())
+    own_key_pair(&chain, key.reveal()).map_err(|err| err.to_string())
 }

@@ -82,7 +82,8 @@ fn openssl(arguments: &[&str], folder: &Path) {
 
 /// A key made by openssl, and a certificate for `a.org` with it.
 fn made_by_openssl(folder: &Path, generate: &[&str]) -> Pair {
-    openssl(&[generate, &["-out", "key.pem"]].concat(), folder);
+    // The number of bits comes last.
+    openssl(&[&generate[..1], &["-out", "key.pem"], &generate[1..]].concat(), folder);
     let subject = ["-subj", "/CN=a.org", "-addext", "subjectAltName=DNS:a.org", "-days", "2"];
     openssl(&[&["req", "-new", "-x509", "-key", "key.pem", "-out", "cert.pem"][..], &subject].concat(), folder);
     let text = |name| std::fs::read_to_string(folder.join(name)).expect("openssl wrote it");
