@@ -10,6 +10,8 @@ use flynn_router::{CookieKey, DefaultCertificate, HttpPort, Limits, Settings};
 use ipnet::IpNet;
 use tracing::warn;
 
+use super::acme::AcmeOptions;
+
 /// Options of the router; what they leave open, variables say.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -55,6 +57,8 @@ pub(crate) struct Options {
     /// Seconds for which a client may take nothing of its response
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     response_pause_seconds: u64,
+    #[command(flatten)]
+    pub(crate) acme: AcmeOptions,
 }
 
 impl Options {

@@ -1,19 +1,24 @@
 //! Applies what sources tell: keeps the routes, builds the next snapshot, publishes it. The only writer there is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flynn_acme::{Domain, Issued, View};
 use flynn_types::error::with_causes;
 use flynn_types::router::Route;
+use rustls::sign::CertifiedKey;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use crate::route::{HttpRoute, InvalidRoute, Place, TcpRoute, place};
+use crate::http::secure::hsts;
+use crate::names::{Names, NeededNames};
+use crate::route::{BackendProtocol, HttpRoute, InvalidRoute, Place, TcpRoute, place};
 use crate::service::Service;
 use crate::shared::{Shared, Snapshot};
 use crate::source::{Change, Membership};
-use crate::tls::CertificateCache;
+use crate::table::Mount;
+use crate::tls::{CertificateCache, Challenges};
 
 /// Changes applied before the result is published, when they come fast.
 const BATCH: usize = 256;
@@ -22,10 +27,6 @@ const BATCH: usize = 256;
 const CERTIFICATES_LEFT: u32 = 1000;
 /// How long changes are applied without letting other tasks run.
 const LONGEST_BREATH: Duration = Duration::from_millis(5);
-
-/// Names of the services that routes need.
-type Names = Arc<BTreeSet<Arc<str>>>;
-
 /// The state behind the snapshots.
 pub(crate) struct Control {
     shared: Arc<Shared>,
@@ -40,11 +41,10 @@ pub(crate) struct Control {
     certificates: CertificateCache,
     /// Changes that may have left a certificate without a route, since the cache was last looked through.
     certificates_left: u32,
-    /// Number of routes by service; a service without any goes with the next publication.
-    uses: HashMap<Arc<str>, usize>,
-    services_differ: bool,
+    automatic: Arc<View>,
     invalid: BTreeSet<Box<str>>,
-    interest: watch::Sender<Names>,
+    needed_services: NeededNames,
+    needed_domains: NeededNames,
     changed: watch::Sender<()>,
     synced: watch::Sender<bool>,
 }
@@ -52,13 +52,16 @@ pub(crate) struct Control {
 /// What others see of the control.
 pub(crate) struct Views {
     pub(crate) interest: watch::Receiver<Names>,
+    /// Domains of routes whose certificates are automatic.
+    pub(crate) automatic: watch::Receiver<Names>,
     pub(crate) changed: watch::Receiver<()>,
     pub(crate) synced: watch::Receiver<bool>,
 }
 
 impl Control {
     pub(crate) fn new(shared: Arc<Shared>) -> (Self, Views) {
-        let (interest, interest_view) = watch::channel(Names::default());
+        let (needed_services, interest) = NeededNames::new();
+        let (needed_domains, automatic) = NeededNames::new();
         let (changed, changed_view) = watch::channel(());
         let (synced, synced_view) = watch::channel(false);
         let control = Self {
@@ -70,14 +73,14 @@ impl Control {
             draining: BTreeMap::new(),
             certificates: CertificateCache::default(),
             certificates_left: 0,
-            uses: HashMap::new(),
-            services_differ: false,
+            automatic: Arc::default(),
             invalid: BTreeSet::new(),
-            interest,
+            needed_services,
+            needed_domains,
             changed,
             synced,
         };
-        (control, Views { interest: interest_view, changed: changed_view, synced: synced_view })
+        (control, Views { interest, automatic, changed: changed_view, synced: synced_view })
     }
 
     /// Applies changes until all sources are gone.
@@ -111,6 +114,7 @@ impl Control {
             Change::Routes(routes) => self.replace(routes, breath).await,
             Change::Set(route) => self.set(*route),
             Change::Remove { id } => self.remove(&id),
+            Change::Automatic(view) => self.take_automatic(view),
             Change::Members(membership) => {
                 if let Some(service) = self.services.get(&*membership.service).cloned() {
                     service.update(&membership.instances, membership.leader);
@@ -169,42 +173,22 @@ impl Control {
     fn put(&mut self, route: Route, place: Place) {
         let id: Arc<str> = (*route.id).into();
         let former = self.routes.remove(&id);
+        // The new one first: a name that stays is never given up.
+        self.needed_services.add(&route.service);
+        self.needed_domain(&route, true);
         if let Some(former) = &former {
+            self.needed_domain(former, false);
             if former.service != route.service || former.kind != route.kind || former.port != route.port {
                 self.take_out(former);
             }
             self.count_drain(former, false);
-            self.count_use(&former.service, false);
+            self.needed_services.drop(&former.service);
             self.certificates_left += 1;
         }
-        let service = self.service(&route.service);
-        self.count_use(&route.service, true);
         match place {
-            Place::Http { mount, protocol } => {
-                let certificate = route.key_pair().and_then(|(chain, key)| {
-                    let certificate = self.certificates.get(chain.trim(), key.trim());
-                    certificate
-                        .inspect_err(|err| {
-                            let reason = with_causes(err);
-                            error!(route_id = route.id, reason, "certificate cannot be used, the default one is");
-                        })
-                        .ok()
-                });
-                let metrics = self.shared.metrics.route(&id, &route.service);
-                let http = HttpRoute {
-                    service,
-                    leader: route.leader,
-                    sticky: route.sticky,
-                    keep_alive: !route.disable_keep_alives,
-                    protocol,
-                    maintenance: route.maintenance,
-                    max_body: (route.max_body_bytes > 0).then_some(route.max_body_bytes),
-                    certificate,
-                    metrics,
-                };
-                self.next.table.set(&id, mount, Arc::new(http));
-            }
+            Place::Http { mount, protocol } => self.mount(&route, mount, protocol),
             Place::Tcp { port, proxy_header } => {
+                let service = self.service(&route.service);
                 let metrics = self.shared.metrics.route(&id, &route.service);
                 let tcp = TcpRoute { id: Arc::clone(&id), service, leader: route.leader, proxy_header, metrics };
                 if let Some(other) = self.next.tcp.insert(port, Arc::new(tcp)).filter(|other| other.id != id) {
@@ -221,12 +205,61 @@ impl Control {
         self.routes.insert(id, route);
     }
 
+    /// Lets requests find an HTTP route, as it is now with its service and certificate.
+    fn mount(&mut self, route: &Route, mount: Mount, protocol: BackendProtocol) {
+        let id: Arc<str> = (*route.id).into();
+        let http = HttpRoute {
+            service: self.service(&route.service),
+            leader: route.leader,
+            sticky: route.sticky,
+            keep_alive: !route.disable_keep_alives,
+            protocol,
+            maintenance: route.maintenance,
+            max_body: (route.max_body_bytes > 0).then_some(route.max_body_bytes),
+            certificate: self.certificate(route),
+            https_redirect: route.https_redirect,
+            hsts: route.hsts.as_ref().map(hsts),
+            metrics: self.shared.metrics.route(&id, &route.service),
+        };
+        self.next.table.set(&id, mount, Arc::new(http));
+    }
+
+    /// The certificate of a route: the automatic one, as soon as there is one, else its own.
+    fn certificate(&mut self, route: &Route) -> Option<Arc<CertifiedKey>> {
+        let automatic = issued(&self.automatic, route).map(|issued| (&*issued.chain, issued.key.reveal()));
+        [automatic, route.key_pair()].into_iter().flatten().find_map(|(chain, key)| {
+            let certificate = self.certificates.get(chain.trim(), key.trim());
+            certificate
+                .inspect_err(|err| {
+                    let reason = with_causes(err);
+                    error!(route_id = route.id, reason, "certificate cannot be used, the default one is");
+                })
+                .ok()
+        })
+    }
+
+    /// Takes over which automatic certificates there are, and which challenges are pending.
+    fn take_automatic(&mut self, view: Arc<View>) {
+        let before = std::mem::replace(&mut self.automatic, view);
+        if before.challenges != self.automatic.challenges {
+            let pending = self.automatic.challenges.values().map(|challenge| &**challenge);
+            self.next.challenges = Arc::new(Challenges::new(pending));
+        }
+        let changed = |route: &&Route| issued(&before, route) != issued(&self.automatic, route);
+        for route in self.routes.values().filter(changed).cloned().collect::<Vec<_>>() {
+            if let Ok(Place::Http { mount, protocol }) = place(&route) {
+                self.mount(&route, mount, protocol);
+            }
+        }
+    }
+
     fn remove(&mut self, id: &str) {
         self.invalid.remove(id);
         let Some(route) = self.routes.remove(id) else { return };
         self.take_out(&route);
         self.count_drain(&route, false);
-        self.count_use(&route.service, false);
+        self.needed_services.drop(&route.service);
+        self.needed_domain(&route, false);
         self.certificates_left += 1;
         self.announce_named(&route.service);
         self.shared.events.route_removed(&route);
@@ -252,13 +285,12 @@ impl Control {
         }
     }
 
-    fn count_use(&mut self, service: &str, is_there: bool) {
-        let count = match self.uses.get_mut(service) {
-            Some(count) => count,
-            None => self.uses.entry(service.into()).or_default(),
-        };
-        *count = if is_there { *count + 1 } else { count.saturating_sub(1) };
-        self.services_differ |= *count == 0;
+    fn needed_domain(&mut self, route: &Route, is_there: bool) {
+        match &*route.managed_certificate_domain {
+            "" => {}
+            domain if is_there => self.needed_domains.add(domain),
+            domain => self.needed_domains.drop(domain),
+        }
     }
 
     fn announce_named(&self, service: &str) {
@@ -284,15 +316,22 @@ impl Control {
             service.update(&known.instances, known.leader);
         }
         self.services.insert(Arc::clone(&service.name), Arc::clone(&service));
-        self.services_differ = true;
         service
     }
 
     /// Lets requests see what was applied.
     fn publish(&mut self) {
-        if std::mem::take(&mut self.services_differ) {
-            self.drop_unused();
+        if self.needed_services.tell() {
+            let needed = &self.needed_services;
+            self.services.retain(|name, service| {
+                let is_needed = needed.has(name);
+                if !is_needed {
+                    service.update(&[], None);
+                }
+                is_needed
+            });
         }
+        self.needed_domains.tell();
         // Looking through all certificates for each change would cost more than keeping a few for a while.
         if self.certificates_left >= CERTIFICATES_LEFT {
             self.certificates.prune();
@@ -307,26 +346,12 @@ impl Control {
         }
         self.changed.send_replace(());
     }
+}
 
-    /// Drops services that no route names, and tells sources which ones are left.
-    fn drop_unused(&mut self) {
-        self.uses.retain(|_, count| *count > 0);
-        self.services.retain(|name, service| {
-            let is_used = self.uses.contains_key(&**name);
-            if !is_used {
-                service.update(&[], None);
-            }
-            is_used
-        });
-        let names: BTreeSet<Arc<str>> = self.services.keys().cloned().collect();
-        self.interest.send_if_modified(|present| {
-            let differ = **present != names;
-            if differ {
-                *present = Arc::new(names);
-            }
-            differ
-        });
-    }
+/// The automatic certificate of a route, if there is one.
+fn issued<'a>(view: &'a View, route: &Route) -> Option<&'a Issued> {
+    let domain: Domain = route.managed_certificate_domain.parse().ok()?;
+    view.certificates.get(&domain)?.issued.as_ref()
 }
 
 /// Lets other tasks run while a long list is taken in.

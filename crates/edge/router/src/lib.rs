@@ -30,6 +30,7 @@ mod headers;
 mod http;
 mod listen;
 mod metrics;
+mod names;
 mod proxied;
 pub mod proxy_protocol;
 mod route;

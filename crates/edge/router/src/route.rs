@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use flynn_types::router::{Route, RouteKind};
+use http::HeaderValue;
 use rustls::sign::CertifiedKey;
 
 use crate::metrics::RouteMetrics;
@@ -45,6 +46,10 @@ pub(crate) struct HttpRoute {
     /// Longest request body in bytes.
     pub(crate) max_body: Option<u64>,
     pub(crate) certificate: Option<Arc<CertifiedKey>>,
+    /// What comes in clear is sent to HTTPS.
+    pub(crate) https_redirect: bool,
+    /// `Strict-Transport-Security` of answers over HTTPS.
+    pub(crate) hsts: Option<HeaderValue>,
     pub(crate) metrics: RouteMetrics,
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, COOKIE, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::guard::{Busy, Conversation, MAX_FIELDS, REFUSED_METHOD, Refusal};
@@ -16,9 +16,10 @@ use crate::http::body::ResponseBody;
 use crate::http::page::{HEALTH_PATH, Reason, page};
 use crate::http::record::{Line, Record};
 use crate::http::relay::relay;
+use crate::http::secure::{STRICT_TRANSPORT_SECURITY, redirect};
 use crate::http::stalls::Stalls;
 use crate::route::HttpRoute;
-use crate::table::host_name;
+use crate::table::{DEFAULT_PORTS, host_name};
 use crate::worker::Worker;
 
 /// What the requests of a connection share.
@@ -37,7 +38,25 @@ pub(crate) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
     let mut response = match decide(exchange, &request) {
         Decision::Page(reason) => exchange.own_answer(reason, None, &request, busy),
         Decision::Maintenance(route) => exchange.own_answer(Reason::Maintenance, Some(&route), &request, busy),
-        Decision::Relay(route) => relay(exchange, &route, request, busy).await,
+        Decision::Challenge(answer) => {
+            text(StatusCode::OK, answer, request_id(request.headers())).map(|answer| ResponseBody::page(answer, busy))
+        }
+        Decision::Redirect(route, location) => {
+            let id = request_id(request.headers());
+            let line = exchange.line(&route, &request).map(|line| Box::new(Line { request_id: id.clone(), ..*line }));
+            let mut response = text(StatusCode::PERMANENT_REDIRECT, Bytes::new(), id);
+            response.headers_mut().insert(LOCATION, location);
+            Record::new(&route.metrics, None, line).status = response.status();
+            response.map(|empty| ResponseBody::page(empty, busy))
+        }
+        Decision::Relay(route) => {
+            let mut response = relay(exchange, &route, request, busy).await;
+            if let Some(hsts) = route.hsts.as_ref().filter(|_| exchange.origin.is_tls()) {
+                // A backend that says it itself knows better.
+                response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+            }
+            response
+        }
     };
     if version < Version::HTTP_2 && exchange.worker.shared.is_draining() && response.status() != 101 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -52,6 +71,10 @@ pub(crate) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
 enum Decision {
     Page(Reason),
     Maintenance(Arc<HttpRoute>),
+    /// The answer to an authority that verifies a domain.
+    Challenge(Bytes),
+    /// To HTTPS, where the route wants all requests.
+    Redirect(Arc<HttpRoute>, HeaderValue),
     Relay(Arc<HttpRoute>),
 }
 
@@ -78,10 +101,17 @@ fn decide(exchange: &Exchange, request: &Request<Incoming>) -> Decision {
     let host = host(request);
     let path = request.uri().path();
     let snapshot = shared.snapshot.load();
-    if let Some(route) = snapshot.table.find(exchange.origin.port_key, &host_name(host), path) {
-        return match route.maintenance {
-            true => Decision::Maintenance(Arc::clone(route)),
-            false => Decision::Relay(Arc::clone(route)),
+    let name = host_name(host);
+    if let Some(answer) = snapshot.challenges.text(&name, path) {
+        return Decision::Challenge(answer.clone());
+    }
+    if let Some(route) = snapshot.table.find(exchange.origin.port_key, &name, path) {
+        if route.maintenance {
+            return Decision::Maintenance(Arc::clone(route));
+        }
+        return match redirect_to(exchange, route, request, host) {
+            Some(location) => Decision::Redirect(Arc::clone(route), location),
+            None => Decision::Relay(Arc::clone(route)),
         };
     }
     if path == HEALTH_PATH {
@@ -110,6 +140,29 @@ fn refusal_of_http2(request: &Request<Incoming>) -> Option<Refusal> {
         }
         _ => None,
     }
+}
+
+/// Where a request is sent that should have come by HTTPS. Additional ports have no counterpart.
+fn redirect_to(exchange: &Exchange, route: &HttpRoute, request: &Request<Incoming>, host: &str) -> Option<HeaderValue> {
+    if !route.https_redirect || exchange.origin.is_tls() || exchange.origin.port_key != DEFAULT_PORTS {
+        return None;
+    }
+    let https_port = exchange.worker.shared.https_port.get().copied().unwrap_or(443);
+    redirect(host, request.uri().path_and_query().map_or("/", |path| path.as_str()), https_port)
+}
+
+/// A small response of plain text.
+fn text(status: StatusCode, body: Bytes, request_id: HeaderValue) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let length = response.body().len();
+    let headers = response.headers_mut();
+    if length > 0 {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(X_REQUEST_ID, request_id);
+    response
 }
 
 /// The host of a request as the client wrote it: the target's, where that has one, else that of the header.
@@ -163,6 +216,12 @@ impl Exchange {
             (None, None) => {}
         }
         self.page(reason, request.headers().get(ACCEPT), &id, busy)
+    }
+
+    /// What the access log tells of a request, if there is one.
+    pub(super) fn line(&self, route: &HttpRoute, request: &Request<Incoming>) -> Option<Box<Line>> {
+        let is_told = self.worker.shared.settings.access_log;
+        is_told.then(|| Box::new(Line::new(self, &route.service.name, request)))
     }
 
     pub(super) fn page(

@@ -8,6 +8,7 @@ mod head;
 mod page;
 mod record;
 mod relay;
+pub(crate) mod secure;
 mod stalls;
 mod tunnel;
 

@@ -37,7 +37,7 @@ pub(super) async fn relay(
         && route.protocol == BackendProtocol::Http1
         && wants_upgrade(request.headers());
     let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
-    let line = settings.access_log.then(|| Line::new(exchange, &route.service.name, &request));
+    let line = exchange.line(route, &request);
     let pinned = match route.sticky {
         true => cookie::find(request.headers()).and_then(|value| settings.cookie_key.open(value)),
         false => None,
@@ -45,7 +45,7 @@ pub(super) async fn relay(
     let (mut head, incoming) = request.into_parts();
     let request_id = make_head(&mut head, exchange, &incoming, route.protocol);
     let upload = Upload::new(incoming, route.max_body, &settings.limits);
-    let line = line.map(|line| Box::new(Line { request_id: request_id.clone(), ..line }));
+    let line = line.map(|line| Box::new(Line { request_id: request_id.clone(), ..*line }));
     let mut record = Record::new(&route.metrics, Some(Rc::clone(&upload)), line);
     let accept = head.headers.get(ACCEPT).cloned();
     let attempts = Attempts { worker: &exchange.worker, route, upload: &upload, pinned, upgrade };
