@@ -35,6 +35,10 @@ async fn serve(options: &Options, vars: impl Fn(&str) -> Option<String>) -> anyh
     let metrics = Metrics::new("flynn_router");
     let router = Router::new(settings, &metrics);
     let mut sources = JoinSet::new();
+    let automatic = match automatic {
+        Some(automatic) => Some((acme::open(&automatic, &router).await?, automatic)),
+        None => None,
+    };
     // A file that is wrong at the start is a mistake of who starts us; later the last good state goes on.
     router.changes().send(file::read(&options.routes).await?).await.context("take in the first routes")?;
     sources.spawn(file::follow(options.routes.clone(), router.changes()));
@@ -45,7 +49,7 @@ async fn serve(options: &Options, vars: impl Fn(&str) -> Option<String>) -> anyh
     }
     router.synced().await;
     let engine = match automatic {
-        Some(automatic) => Some(acme::start(automatic, &router, &metrics, &mut sources).await?),
+        Some((store, automatic)) => Some(acme::start(automatic, store, &router, &metrics, &mut sources)),
         None => {
             acme::warn_when_wanted(&router, &mut sources);
             None
