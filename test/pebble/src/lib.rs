@@ -186,6 +186,11 @@ impl Pebble {
         assert!(self.serve(), "pebble does not start again: {:?}", self.log());
     }
 
+    /// Orders that were placed. Requests are more: those with a nonce that it refuses come again.
+    pub fn orders(&self) -> usize {
+        self.logged("orders in the db")
+    }
+
     /// Ends the server, as a power cut would. Its port refuses connections then.
     pub fn stop(&mut self) {
         self.server = None;
