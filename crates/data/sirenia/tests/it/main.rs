@@ -1,0 +1,6 @@
+//! The state machine by table, in a random world, and driven for real.
+
+mod rig;
+mod safety;
+mod sim;
+mod table;

@@ -1,0 +1,107 @@
+//! Many seeds, and for each rule the proof that breaking it is found.
+
+use super::Break;
+use super::world::World;
+
+/// Simulated milliseconds with faults, and the longest time in which a healed cluster must take writes.
+const FAULTS: u64 = 40_000;
+const RECOVERY: u64 = 60_000;
+
+/// Environment variables: how many seeds, and the first of them (to repeat one that failed).
+const SEEDS: &str = "FLYNN_SIRENIA_SEEDS";
+const FIRST: &str = "FLYNN_SIRENIA_SEED";
+
+fn number(name: &str, usual: u64) -> u64 {
+    std::env::var(name).ok().map_or(usual, |text| text.parse().expect("a number"))
+}
+
+/// One history. Gives commits and takeovers, or what was violated.
+fn run(seed: u64, broken: Option<Break>) -> Result<(usize, u64), String> {
+    let mut world = World::new(seed, broken);
+    world.run_until(FAULTS);
+    world.heal();
+    let (begin, before) = (world.now, world.truth.acknowledged());
+    while world.truth.violation.is_none() && world.truth.acknowledged() < before + 20 {
+        world.run_until(world.now + 1000);
+        if world.now > begin + RECOVERY {
+            world.truth.violation.get_or_insert(format!("c: no writes {RECOVERY} ms after all faults ended"));
+        }
+    }
+    match &world.truth.violation {
+        None => Ok((world.truth.acknowledged(), world.truth.takeovers)),
+        Some(what) => Err(format!("{what}\nseed {seed}\n{}\n{}", world.history(), world.shows())),
+    }
+}
+
+#[test]
+fn no_acknowledged_commit_is_lost_whatever_fails() {
+    let first = number(FIRST, 1);
+    let (mut commits, mut takeovers) = (0, 0);
+    for seed in first..first + number(SEEDS, 400) {
+        let (more, declared) = run(seed, None).unwrap_or_else(|violated| panic!("{violated}"));
+        (commits, takeovers) = (commits + more, takeovers + declared);
+    }
+    // A world in which nothing happens would prove nothing.
+    assert!(commits > 0 && takeovers > 0, "{commits} commits, {takeovers} new generations");
+    eprintln!("{commits} acknowledged commits, {takeovers} new generations");
+}
+
+#[test]
+fn equal_seeds_give_equal_histories() {
+    assert_eq!(run(7, None), run(7, None));
+}
+
+/// A broken rule must be found, and be found to break what it protects.
+#[track_caller]
+fn breaks(rule: Break, invariants: &str) {
+    let found = (1..3000).find_map(|seed| run(seed, Some(rule)).err());
+    let found = found.unwrap_or_else(|| panic!("{rule:?} breaks nothing"));
+    let invariant = found.chars().next().unwrap_or_default();
+    assert!(invariants.contains(invariant), "{rule:?} breaks {found}");
+    eprintln!("{rule:?}: {}", found.lines().take(2).collect::<Vec<_>>().join(", "));
+}
+
+#[test]
+fn without_a_fence_commits_are_lost() {
+    breaks(Break::NoFence, "ab");
+}
+
+#[test]
+fn without_the_initial_position_commits_are_lost() {
+    breaks(Break::AnyPosition, "ab");
+}
+
+#[test]
+fn comparing_offsets_of_different_histories_loses_commits() {
+    breaks(Break::OffsetsOnly, "ab");
+}
+
+#[test]
+fn without_compare_and_set_there_are_two_writers() {
+    breaks(Break::LastWriterWins, "abd");
+}
+
+#[test]
+fn taking_a_lost_answer_for_a_refusal_loses_commits() {
+    breaks(Break::LostIsRefused, "ab");
+}
+
+#[test]
+fn starting_without_settling_what_was_under_way_loses_commits() {
+    breaks(Break::StartsUnsure, "ab");
+}
+
+#[test]
+fn acknowledging_alone_loses_commits() {
+    breaks(Break::AckAlone, "ab");
+}
+
+#[test]
+fn generations_that_do_not_grow_are_noticed() {
+    breaks(Break::SameGeneration, "d");
+}
+
+#[test]
+fn without_trying_again_a_cluster_stays_down() {
+    breaks(Break::NoRetry, "c");
+}
