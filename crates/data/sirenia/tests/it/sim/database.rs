@@ -40,6 +40,8 @@ pub(crate) struct Database {
     /// Places in the log and commits whose clients wait.
     pending: VecDeque<(usize, u64)>,
     pub(crate) broken: Option<Break>,
+    /// Whether it takes writes by itself as soon as the sync has everything.
+    pub(crate) opens: bool,
 }
 
 impl Database {
@@ -54,7 +56,13 @@ impl Database {
             confirmed: BTreeMap::new(),
             pending: VecDeque::new(),
             broken,
+            opens: true,
         }
+    }
+
+    /// Whether a peer has all that this database has.
+    pub(crate) fn is_with(&self, peer: &str) -> bool {
+        self.confirmed.get(peer).is_some_and(|length| *length >= self.log.len())
     }
 
     pub(crate) fn position(&self) -> At {
@@ -105,11 +113,11 @@ impl Database {
             self.restart(mode.clone());
         }
         let unchanged = self.mode == mode && !self.fenced;
-        self.writable = (self.writable && unchanged) || singleton;
+        self.writable = (self.writable && unchanged) || (singleton && self.opens);
         (self.mode, self.fenced) = (mode, false);
         if self.log.last().is_none_or(|entry| entry.generation < generation) {
             self.log.push(Entry { generation, commit: 0 });
-            self.writable = singleton;
+            self.writable = singleton && self.opens;
         }
     }
 
@@ -133,7 +141,7 @@ impl Database {
     /// A client's commit. Gives the generation if it is acknowledged at once.
     pub(crate) fn commit(&mut self, commit: u64) -> Option<u64> {
         let Mode::Primary { generation, singleton, .. } = self.mode else { return None };
-        if !self.writable || self.fenced || self.pending.len() > 40 {
+        if !self.writable || self.fenced || self.pending.len() > 200 {
             return None;
         }
         self.log.push(Entry { generation, commit });
@@ -154,7 +162,7 @@ impl Database {
             return (0, Vec::new());
         }
         let generation = *generation;
-        if length >= self.log.len() {
+        if self.opens && length >= self.log.len() {
             self.writable = true;
         }
         let count = self.pending.iter().take_while(|(place, _)| *place <= length).count();

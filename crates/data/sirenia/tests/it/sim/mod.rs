@@ -1,7 +1,7 @@
 //! A random world of peers: faults from a seed, and what must hold whatever happens.
 
-mod database;
-mod discovery;
+pub(crate) mod database;
+pub(crate) mod discovery;
 mod runs;
 mod truth;
 mod world;

@@ -260,9 +260,13 @@ impl World {
 
     fn commit(&mut self) {
         for number in 0..self.peers.len() {
-            self.commits += 1;
-            if let Some(generation) = self.peers[number].database.commit(self.commits) {
-                self.acknowledge(number, generation, vec![self.commits]);
+            // Mostly a few; at times a burst, which makes a log long that nobody else has.
+            let count = if self.rng.random_bool(0.02) { 60 } else { self.rng.random_range(0..=1) };
+            for _ in 0..count {
+                self.commits += 1;
+                if let Some(generation) = self.peers[number].database.commit(self.commits) {
+                    self.acknowledge(number, generation, vec![self.commits]);
+                }
             }
         }
         self.after(100, Happening::Commit);
@@ -300,7 +304,7 @@ impl World {
         let Some(upstream) = self.upstream(peer) else { return };
         let source = &self.peers[upstream].database;
         let (run, reach) = (source.run, source.position());
-        let most = self.rng.random_range(1..=6);
+        let most = self.rng.random_range(1..=40);
         let news = source.after(&self.peers[peer].database.log, most);
         let database = &mut self.peers[peer].database;
         if let Some(news) = news {
