@@ -205,7 +205,7 @@ impl<P: Position> Driver<P> {
             let event = tokio::select! {
                 biased; // what discovery tells is taken in before anything is decided
                 () = stop.cancelled() => return Ok(()),
-                view = views.next() => Some(Event::Discovered(view)),
+                view = views.next() => Some(Event::Discovered(Box::new(view))),
                 command = inbox.recv() => match command {
                     Some(Command::Stop) => Some(Event::Stop),
                     Some(Command::Tune(tunables)) => Some(Event::Tune(tunables)),

@@ -42,7 +42,7 @@ pub enum FenceFailure<P> {
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event<P> {
-    Discovered(View),
+    Discovered(Box<View>),
     /// Answer to [`Effect::Fence`].
     Fenced(Ticket, Result<P, FenceFailure<P>>),
     /// Answer to [`Effect::Write`]: the new index.

@@ -29,7 +29,7 @@ struct Step<P> {
 impl<P: Position> Step<P> {
     fn take(&mut self, event: Event<P>) {
         match event {
-            Event::Discovered(view) => self.see(view),
+            Event::Discovered(view) => self.see(*view),
             Event::Fenced(ticket, result) => {
                 if let Some(Operation::Fence(plan)) = self.answered(ticket) {
                     self.fenced(plan, result);
@@ -42,7 +42,7 @@ impl<P: Position> Step<P> {
             }
             Event::Configured(ticket, result) => {
                 if let Some(Operation::Configure(config)) = self.answered(ticket) {
-                    self.configured(config, result);
+                    self.configured(*config, result);
                 }
             }
             Event::Timer => {

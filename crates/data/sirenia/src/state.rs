@@ -57,7 +57,7 @@ pub struct State {
 pub(crate) enum Operation {
     Fence(Plan),
     Write { index: u64, cluster: ClusterState },
-    Configure(Config),
+    Configure(Box<Config>),
 }
 
 /// A generation to be declared, once the database is fenced.

@@ -81,7 +81,7 @@ impl<P: Position> Step<P> {
             return;
         }
         self.state.applied = None;
-        let ticket = self.begin(Operation::Configure(config.clone()));
+        let ticket = self.begin(Operation::Configure(Box::new(config.clone())));
         self.effects.push(Effect::Configure { ticket, config: Box::new(config) });
     }
 

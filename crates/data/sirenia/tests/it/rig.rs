@@ -133,7 +133,7 @@ impl Rig {
     pub(crate) fn tell(&mut self) -> &mut Self {
         let view =
             View { peers: self.peers.clone(), index: self.index, cluster: self.cluster.clone(), ..View::default() };
-        self.hear(Event::Discovered(view))
+        self.hear(Event::Discovered(Box::new(view)))
     }
 
     /// A second passes; until nothing more comes of it.

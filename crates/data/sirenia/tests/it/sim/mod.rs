@@ -17,10 +17,6 @@ pub(crate) enum Break {
     OffsetsOnly,
     /// Compare-and-set does not compare.
     LastWriterWins,
-    /// A lost answer is told as a refusal.
-    LostIsRefused,
-    /// What a peer writes after its start to be sure of the state is not written.
-    StartsUnsure,
     /// Commits are acknowledged before the sync has them.
     AckAlone,
     /// New generations get the old number.

