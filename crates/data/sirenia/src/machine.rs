@@ -37,7 +37,7 @@ impl<P: Position> Step<P> {
             }
             Event::Written(ticket, result) => {
                 if let Some(Operation::Write { index, cluster }) = self.answered(ticket) {
-                    self.written(index, cluster, result);
+                    self.written(index, *cluster, result);
                 }
             }
             Event::Configured(ticket, result) => {

@@ -56,7 +56,7 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Operation {
     Fence(Plan),
-    Write { index: u64, cluster: ClusterState },
+    Write { index: u64, cluster: Box<ClusterState> },
     Configure(Box<Config>),
 }
 

@@ -27,7 +27,7 @@ pub enum Role {
 }
 
 impl Role {
-    const NAMES: [(Self, &str); 7] = [
+    pub(super) const NAMES: [(Self, &str); 7] = [
         (Self::Unknown, "unknown"),
         (Self::Primary, "primary"),
         (Self::Sync, "sync"),

@@ -51,8 +51,9 @@ impl<P: Position> Step<P> {
             return;
         }
         let leader = cluster.primary.as_ref().map(|primary| primary.id.clone()).unwrap_or_default();
+        let cluster = Box::new(cluster);
         let ticket = self.begin(Operation::Write { index, cluster: cluster.clone() });
-        self.effects.push(Effect::Write { ticket, index, cluster: Box::new(cluster), leader });
+        self.effects.push(Effect::Write { ticket, index, cluster, leader });
     }
 
     /// Makes the database what the role says (spec section 3.9).
