@@ -161,9 +161,11 @@ async fn peers_over_a_real_discoverd_take_over_and_serve_their_api() {
     cluster.during(second.client.wait_for_read_write(limit())).await.unwrap();
     let state = second.client.status().await.unwrap().peer.unwrap().state.unwrap();
     assert_eq!((state.generation, state.deposed.len(), state.tunables), (2, 1, Some(tunables(1, "max_connections"))));
-    let databases = cluster.databases.lock().unwrap();
-    assert!(!databases.acknowledged().is_empty());
-    assert_eq!(databases.lost(1), [0; 0]);
-    drop(databases);
+    let lost = {
+        let databases = cluster.databases.lock().unwrap();
+        assert!(!databases.acknowledged().is_empty());
+        databases.lost(1)
+    };
+    assert_eq!(lost, [0; 0]);
     cluster.discoverd.shutdown().await;
 }

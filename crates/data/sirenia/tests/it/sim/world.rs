@@ -172,11 +172,9 @@ impl World {
             Happening::Confirm { to, run, by, length } => self.confirm(to, run, by, length),
             Happening::Beat => self.beat(),
             Happening::Commit => self.commit(),
-            Happening::Fault => {
-                if self.faults {
-                    self.fault();
-                    self.soon(3000, Happening::Fault);
-                }
+            Happening::Fault if self.faults => {
+                self.fault();
+                self.soon(3000, Happening::Fault);
             }
             _ => {} // of a process that is gone, or abandoned
         }
