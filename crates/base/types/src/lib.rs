@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acme;
 pub mod controller;
 pub mod discoverd;
 pub mod error;
