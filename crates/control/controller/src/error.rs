@@ -66,6 +66,8 @@ fn of_database(error: &sqlx::Error) -> ApiError {
         "40001" | "40P01" | "25006" | "53300" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" => {
             ApiError::unavailable(format!("the database is not ready: {said}"))
         }
+        // Of a connection that is older than a change of the schema (`database::SchemaChange`).
+        "0A000" if said.contains("cached plan") => ApiError::unavailable("the database's schema has just changed"),
         code if code.starts_with("08") => ApiError::unavailable(format!("the database's connection broke: {said}")),
         code => ApiError::internal(format!("the database failed with {code}: {said}")),
     }

@@ -1,5 +1,7 @@
 //! The cluster's hosts, as discoverd knows them.
 
+use std::collections::BTreeMap;
+
 use flynn_host_client::Client;
 use flynn_types::discoverd::Instance;
 use flynn_types::error::ApiError;
@@ -14,6 +16,8 @@ const SERVICE: &str = "flynn-host";
 /// A host and a client of it.
 pub(crate) struct Host {
     pub(crate) id: String,
+    pub(crate) addr: String,
+    pub(crate) tags: BTreeMap<String, String>,
     pub(crate) client: Client,
 }
 
@@ -35,7 +39,8 @@ pub(crate) async fn all(shared: &Shared) -> Result<Vec<Host>> {
 fn host(instance: &Instance, key: Option<&str>) -> Option<Host> {
     let id = instance.meta.get("id")?.clone();
     let client = Client::new(&format!("http://{}", instance.addr), key).ok()?;
-    Some(Host { id, client })
+    let tag = |(key, value): (&String, &String)| Some((key.strip_prefix("tag:")?.to_owned(), value.clone()));
+    Some(Host { id, addr: instance.addr.clone(), tags: instance.meta.iter().filter_map(tag).collect(), client })
 }
 
 /// The host with this id.

@@ -25,5 +25,5 @@ mod store;
 
 pub use auth::{Keys, TokenError, TokenKey};
 pub use config::{Config, ConfigError, Ports, vars};
-pub use database::{MigrateError, migrate, pool};
+pub use database::{MigrateError, migrate};
 pub use serve::{Discovery, ServeError, serve};

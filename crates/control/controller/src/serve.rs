@@ -12,9 +12,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api;
 use crate::config::Config;
-use crate::database::{self, MigrateError, migrate};
+use crate::database::{self, MigrateError, SchemaChange, migrate};
 use crate::shared::Shared;
 
 /// How long running requests may go on at the end.
@@ -49,14 +48,24 @@ pub async fn serve(
     discovery: Option<Discovery>,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let pool = database::pool(database);
+    let changes = SchemaChange::default();
+    let pool = database::pool(database, changes.clone());
     let ready = shutdown.run_until_cancelled(prepare(&pool));
     match ready.await {
         None => return Ok(()),
         Some(prepared) => prepared?,
     }
+    // Before anything is answered: a stream must not miss what is committed while the feed begins.
+    let newest = async { store::event::newest(&mut *pool.acquire().await?).await };
+    let newest = newest.await.map_err(ServeError::Database)?;
     let client = discovery.as_ref().map(|discovery| discovery.client.clone());
-    let shared = Shared::new(config, pool.clone(), client, shutdown.clone());
+    let shared = Shared::new(
+        config,
+        Feed::start(pool.clone(), changes, newest, shutdown.clone()),
+        pool.clone(),
+        client,
+        shutdown.clone(),
+    );
     let router = api::router(shared.clone());
     let address = listener.local_addr()?;
     let registration = discovery.map(|discovery| register(&discovery, address));

@@ -37,8 +37,13 @@ impl std::ops::Deref for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, pool: PgPool, discoverd: Option<Discoverd>, shutdown: CancellationToken) -> Self {
-        let feed = Feed::start(pool.clone(), shutdown.clone());
+    pub(crate) fn new(
+        config: Config,
+        feed: Feed,
+        pool: PgPool,
+        discoverd: Option<Discoverd>,
+        shutdown: CancellationToken,
+    ) -> Self {
         Self(Arc::new(Inner { config, pool, feed, discoverd, shutdown, tasks: TaskTracker::new() }))
     }
 

@@ -52,7 +52,8 @@ async fn next<F: Followed>(shared: &Shared, state: State<F::Object>) -> Result<(
             let since =
                 timestamp(since.as_deref()).map_err(|_| "since must be a valid RFC3339 timestamp".to_owned())?;
             // Changes are heard of from before the list is read: none is lost, and one that comes twice does no harm.
-            let changes: Changes = Box::pin(events::live(&shared.feed, F::filter()));
+            let changes = events::live(&shared.pool, &shared.feed, F::filter()).await.map_err(told)?;
+            let changes: Changes = Box::pin(changes);
             (F::initial(shared, since).await.map_err(told)?, changes)
         }
         State::Initial { objects, changes } => (objects, changes),

@@ -91,7 +91,7 @@ async fn kill(State(shared): State<Shared>, Path((app, job)): Path<(String, Stri
 }
 
 /// What a host said, passed on.
-fn of_host(error: ClientError) -> Error {
+pub(super) fn of_host(error: ClientError) -> Error {
     match error {
         ClientError::Status { error, .. } => error.into(),
         error if error.is_retryable() => ApiError::unavailable(format!("the host does not answer: {error}")).into(),

@@ -79,11 +79,12 @@ async fn read(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Js
 async fn update(
     State(shared): State<Shared>,
     Path(id): Path<String>,
-    Input(sent): Input<ManagedCertificate>,
+    Input(mut sent): Input<ManagedCertificate>,
 ) -> Result<Json<ManagedCertificate>> {
+    (sent.cert, sent.key) = (sent.cert.trim().to_owned(), sent.key.trim().to_owned());
     let issued = sent.status == ManagedCertificateStatus::Issued && !sent.cert.is_empty() && !sent.key.is_empty();
     if issued {
-        route::check_certificate(sent.cert.trim(), sent.key.trim())?;
+        route::check_certificate(&sent.cert, &sent.key)?;
     }
     let mut change = shared.change().await?;
     let stored = store::managed_certificate::update(change.sql(), store::id(&id)?, &sent).await?;
@@ -107,7 +108,7 @@ async fn link(change: &mut Change, certificate: &ManagedCertificate) -> Result<(
         Err(crate::error::Error::NotFound) => return Ok(()),
         Err(err) => return Err(err),
     }
-    store::route::link(change.sql(), id, certificate.cert.trim(), certificate.key.trim()).await?;
+    store::route::link(change.sql(), id, &certificate.cert, &certificate.key).await?;
     let route = store::route::get(change.sql(), RouteKind::Http, id).await?;
     change.emit(route::event(EventType::Route, &route));
     Ok(())

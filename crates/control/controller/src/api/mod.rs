@@ -3,6 +3,7 @@
 mod app;
 mod artifact;
 mod attach;
+mod cluster;
 mod cors;
 mod deployment;
 mod entry;
@@ -10,6 +11,7 @@ mod event;
 mod follow;
 mod formation;
 mod job;
+mod log;
 mod managed_certificate;
 mod release;
 mod resource;
@@ -32,10 +34,12 @@ pub(crate) fn router(shared: Shared) -> Router {
     let routes = Router::new()
         .merge(app::routes())
         .merge(artifact::routes())
+        .merge(cluster::routes())
         .merge(deployment::routes())
         .merge(event::routes())
         .merge(formation::routes())
         .merge(job::routes())
+        .merge(log::routes())
         .merge(managed_certificate::routes())
         .merge(release::routes())
         .merge(resource::routes())

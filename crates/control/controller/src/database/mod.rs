@@ -3,7 +3,8 @@
 mod change;
 mod migrate;
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -16,8 +17,24 @@ const MAX_CONNECTIONS: u32 = 20;
 /// Longest wait for a free one.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A pool of connections. After a failover those to the old primary are found dead or read-only and replaced.
-pub fn pool(options: PgConnectOptions) -> PgPool {
+/// When the schema changed last, as far as this process heard of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SchemaChange(Arc<Mutex<Option<Instant>>>);
+
+impl SchemaChange {
+    /// From now on, older connections are not used any more.
+    pub(crate) fn happened(&self) {
+        *self.0.lock().expect("no panic while it is locked") = Some(Instant::now());
+    }
+
+    fn is_older(&self, age: Duration) -> bool {
+        self.0.lock().expect("no panic while it is locked").is_some_and(|changed| age >= changed.elapsed())
+    }
+}
+
+/// A pool of connections. After a failover those to the old primary are found dead or read-only and replaced. Those that
+/// are older than a change of the schema are closed: statements that they prepared may not fit any more.
+pub(crate) fn pool(options: PgConnectOptions, changes: SchemaChange) -> PgPool {
     // No statement and no lock of ours takes long; a transaction whose client is gone must not hold what others need.
     let options = options.application_name("controller").options([
         ("statement_timeout", "60s"),
@@ -29,5 +46,9 @@ pub fn pool(options: PgConnectOptions) -> PgPool {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .max_lifetime(Duration::from_secs(30 * 60))
         .test_before_acquire(true)
+        .before_acquire(move |_, connection| {
+            let usable = !changes.is_older(connection.age);
+            Box::pin(async move { Ok(usable) })
+        })
         .connect_lazy_with(options)
 }

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::{Filter, Stored};
+use crate::database::SchemaChange;
 use crate::store;
 
 /// Events that wait for a slow reader (S9).
@@ -22,6 +23,8 @@ const BUFFER: usize = 1000;
 const BATCH: i64 = 500;
 /// A notification that was lost is made up for after this long.
 const POLL: Duration = Duration::from_secs(5);
+/// Channel on which migrations are told of.
+const SCHEMA: &str = "schema_migrations";
 /// How long streams live on while the database cannot be read (S10): a failover is shorter, and nothing is lost by it.
 const BLIND_LIMIT: Duration = Duration::from_secs(15);
 
@@ -66,9 +69,10 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn start(pool: PgPool, shutdown: CancellationToken) -> Self {
+    /// Gives the events after `newest`.
+    pub(crate) fn start(pool: PgPool, changes: SchemaChange, newest: i64, shutdown: CancellationToken) -> Self {
         let subscribers = Arc::<Mutex<Vec<Subscriber>>>::default();
-        let reader = read(pool, Arc::clone(&subscribers), shutdown.clone());
+        let reader = read(pool, changes, newest, Arc::clone(&subscribers), shutdown.clone());
         Self { subscribers, shutdown, _reader: AbortOnDropHandle::new(tokio::spawn(reader)) }
     }
 
@@ -84,12 +88,17 @@ impl Feed {
     }
 }
 
-async fn read(pool: PgPool, subscribers: Arc<Mutex<Vec<Subscriber>>>, shutdown: CancellationToken) {
+async fn read(
+    pool: PgPool,
+    changes: SchemaChange,
+    mut position: i64,
+    subscribers: Arc<Mutex<Vec<Subscriber>>>,
+    shutdown: CancellationToken,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-    let mut last = None;
     let mut blind_since: Option<Instant> = None;
     loop {
-        let listening = follow(&pool, &subscribers, &mut last, || {
+        let listening = follow(&pool, &changes, &subscribers, &mut position, || {
             if blind_since.take().is_some() {
                 info!("events can be read again");
             }
@@ -112,8 +121,9 @@ async fn read(pool: PgPool, subscribers: Arc<Mutex<Vec<Subscriber>>>, shutdown: 
 /// Listens and reads until the database fails. Payloads say only that there is something: events are read by id.
 async fn follow(
     pool: &PgPool,
+    changes: &SchemaChange,
     subscribers: &Mutex<Vec<Subscriber>>,
-    last: &mut Option<i64>,
+    position: &mut i64,
     mut works: impl FnMut(),
 ) -> Result<(), sqlx::Error> {
     // A connection of its own, outside of the pool: one that listens for hours must not be missing there.
@@ -122,24 +132,27 @@ async fn follow(
     let mut listener = PgListener::connect_with(&own).await?;
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
-    listener.listen("events").await?;
-    let mut position = match *last {
-        Some(position) => position,
-        None => store::event::newest(&mut *pool.acquire().await?).await?,
-    };
-    *last = Some(position);
+    listener.listen_all(["events", SCHEMA]).await?;
+    changes.happened(); // there may have been one while nobody listened
     loop {
         loop {
-            let events = store::event::after(&mut *pool.acquire().await?, position, BATCH).await?;
+            let events = store::event::after(&mut *pool.acquire().await?, *position, BATCH).await?;
             works();
             let Some(newest) = events.last() else { break };
-            position = newest.id;
-            *last = Some(position);
+            *position = newest.id;
             deliver(subscribers, events);
         }
         match tokio::time::timeout(POLL, listener.try_recv()).await {
             Err(_silence) => {}
-            Ok(Ok(Some(_))) => while listener.next_buffered().is_some() {},
+            Ok(Ok(Some(first))) => {
+                let mut next = Some(first);
+                while let Some(notification) = next {
+                    if notification.channel() == SCHEMA {
+                        changes.happened();
+                    }
+                    next = listener.next_buffered();
+                }
+            }
             Ok(Ok(None)) => return Err(sqlx::Error::Protocol("the connection that listens is lost".into())),
             Ok(Err(err)) => return Err(err),
         }

@@ -78,14 +78,22 @@ impl State {
     }
 }
 
-/// Only what comes, as it is stored.
-pub(crate) fn live(feed: &Feed, filter: Filter) -> impl Stream<Item = Result<Arc<Stored>, String>> + Send + use<> {
-    let subscription = Some(feed.subscribe(filter));
-    futures_util::stream::unfold(subscription, |subscription| async move {
+/// Only what comes, as it is stored: nothing that a query which begins when this has returned sees already.
+pub(crate) async fn live(
+    pool: &PgPool,
+    feed: &Feed,
+    filter: Filter,
+) -> Result<impl Stream<Item = Result<Arc<Stored>, String>> + Send + use<>> {
+    let subscription = feed.subscribe(filter);
+    let seen = store::event::newest(&mut *pool.acquire().await?).await?;
+    Ok(futures_util::stream::unfold(Some(subscription), move |subscription| async move {
         let mut subscription = subscription?;
-        match subscription.next().await {
-            Ok(event) => Some((Ok(event), Some(subscription))),
-            Err(ended) => Some((Err(ended.to_string()), None)),
+        loop {
+            match subscription.next().await {
+                Ok(event) if event.id <= seen => {}
+                Ok(event) => return Some((Ok(event), Some(subscription))),
+                Err(ended) => return Some((Err(ended.to_string()), None)),
+            }
         }
-    })
+    }))
 }

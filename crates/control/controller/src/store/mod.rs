@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 pub(crate) mod artifact;
+pub(crate) mod cluster;
 pub(crate) mod deployment;
 pub(crate) mod event;
 pub(crate) mod formation;

@@ -127,8 +127,8 @@ pub(crate) async fn has_dependents(sql: &mut PgConnection, route: &Route) -> Res
 /// The lowest port of the pool that no live route has.
 pub(crate) async fn free_tcp_port(sql: &mut PgConnection, pool: std::ops::RangeInclusive<u16>) -> Result<Option<u16>> {
     let free = sqlx::query_scalar::<_, Option<i32>>(
-        "SELECT min(port) FROM generate_series($1::int, $2::int) port
-         WHERE NOT EXISTS (SELECT FROM tcp_routes r WHERE r.port = generate_series.port AND deleted_at IS NULL)",
+        "SELECT min(pool.port) FROM generate_series($1::int, $2::int) pool (port)
+         WHERE NOT EXISTS (SELECT FROM tcp_routes r WHERE r.port = pool.port AND deleted_at IS NULL)",
     );
     let free = free.bind(i32::from(*pool.start())).bind(i32::from(*pool.end())).fetch_one(sql).await?;
     Ok(free.and_then(|port| u16::try_from(port).ok()))

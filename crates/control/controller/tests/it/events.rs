@@ -112,13 +112,13 @@ async fn s9_a_reader_that_does_not_read_is_cut_off_and_others_go_on() {
     let mut sql = controller.database.connect().await;
     // More than the buffer and that of the server's socket hold together.
     let many = "INSERT INTO events (object_type, object_id, data)
-        SELECT 'key', n::text, to_jsonb(repeat('x', 8000)) FROM generate_series(1, 4000) n";
+        SELECT 'key', n::text, to_jsonb(repeat('x', 4000)) FROM generate_series(1, 5000) n";
     sql.execute(many).await.unwrap();
     let mut reader = controller.stream::<Event>("/events?past=true&object_types=key&count=1").await;
-    assert_eq!(reader.next().await.object_id, "4000");
+    assert_eq!(reader.next().await.object_id, "5000");
     let mut received = Vec::new();
     let read = tokio::io::AsyncReadExt::read_to_end(&mut slow, &mut received);
-    tokio::time::timeout(flynn_patience::seconds(30), read).await.expect("the stream ends").unwrap();
+    tokio::time::timeout(flynn_patience::seconds(120), read).await.expect("the stream ends").unwrap();
     let end = String::from_utf8_lossy(&received[received.len() - 200..]).into_owned();
     assert!(end.contains("event: error\ndata: event stream buffer overflow\n\n"), "{end}");
 }
@@ -127,7 +127,7 @@ async fn s9_a_reader_that_does_not_read_is_cut_off_and_others_go_on() {
 async fn open_with_small_buffer(controller: &Controller) -> tokio::net::TcpStream {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(128 << 10).unwrap();
+    socket.set_recv_buffer_size(200 << 10).unwrap();
     let address = controller.url.strip_prefix("http://").unwrap();
     let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
     let authorization = authorization(KEY);

@@ -3,11 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod apps;
+mod cluster;
 mod deployments;
 mod entry;
 mod events;
 mod fixture;
 mod formations;
+mod hosts;
 mod jobs;
 mod migrations;
 mod releases;
+mod resources;
+mod routes;

@@ -58,3 +58,20 @@ async fn older_databases_are_refused_and_left_alone() {
     assert!(matches!(refused, Err(MigrateError::TooOld(40))), "{refused:?}");
     assert_eq!(ids(&database).await.len(), 40);
 }
+
+#[tokio::test]
+async fn a_change_of_the_schema_by_a_newer_version_does_no_harm() {
+    let controller = Controller::start().await;
+    controller.app("shop").await;
+    for _ in 0..3 {
+        controller.get("/apps/shop").await; // prepared on several connections
+    }
+    let mut sql = controller.database.connect().await;
+    let newer = "ALTER TABLE apps ADD COLUMN newer text; SELECT pg_notify('schema_migrations', '5000');";
+    let mut stream = controller.stream::<flynn_types::controller::Event>("/events").await;
+    raw_sql(newer).execute(&mut sql).await.unwrap();
+    // Told after the other, on the same connection.
+    sql.execute("INSERT INTO events (object_type, object_id) VALUES ('key', 'x')").await.unwrap();
+    assert_eq!(stream.next().await.object_id, "x");
+    controller.get("/apps/shop").await.json::<flynn_types::controller::App>();
+}

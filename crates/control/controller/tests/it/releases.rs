@@ -67,7 +67,7 @@ async fn r5_to_r7_releases_are_checked_and_completed() {
     let web = &release.processes["web"];
     assert_eq!((web.args.as_slice(), web.resources.0.len()), (&["run".to_owned(), "web".to_owned()][..], 4));
     assert_eq!(controller.get(&format!("/releases/{}", release.id)).await.json::<Release>(), release);
-    assert_eq!(controller.get("/apps/shop/releases").await.json::<Vec<Release>>(), [release.clone()]);
+    assert_eq!(controller.get("/apps/shop/releases").await.json::<Vec<Release>>(), std::slice::from_ref(&release));
     let post = async |release: Value| controller.post("/releases", &release).await;
     let empty: Release = post(json!({ "app_id": app.id })).await.json();
     assert!(empty.artifact_ids.is_empty());
