@@ -95,13 +95,22 @@ impl App {
     }
 }
 
-/// Why a text is no name of an app. The texts are those that clients of existing clusters know.
+/// Why a text is no name of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.text())]
 pub enum InvalidAppName {
-    #[error(r#"String must match the pattern: "^[a-z\d]+(-[a-z\d]+)*$"."#)]
     Pattern,
-    #[error("String length must be shorter than 100 characters.")]
     Length,
+}
+
+impl InvalidAppName {
+    /// The sentences that clients of existing clusters know (spec controller-api section 7).
+    fn text(self) -> &'static str {
+        match self {
+            Self::Pattern => r#"String must match the pattern: "^[a-z\d]+(-[a-z\d]+)*$"."#,
+            Self::Length => "String length must be shorter than 100 characters.",
+        }
+    }
 }
 
 /// Checks a name: words of lower case letters and digits with single dashes between, at most 100 characters.
