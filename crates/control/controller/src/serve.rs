@@ -14,7 +14,9 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::database::{self, MigrateError, SchemaChange, migrate};
+use crate::events::Feed;
 use crate::shared::Shared;
+use crate::{api, store};
 
 /// How long running requests may go on at the end.
 const GRACE: Duration = Duration::from_secs(20);

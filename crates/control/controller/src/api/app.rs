@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use flynn_types::controller::{
     App, DEFAULT_DEPLOY_TIMEOUT, EventType, InvalidAppName, Strategy, app_meta, check_app_name,
 };
@@ -14,6 +13,7 @@ use tracing::warn;
 
 use super::route;
 
+use crate::api::endpoints::Endpoints;
 use crate::database::{Change, NewEvent, Op};
 use crate::error::{Error, Result, invalid};
 use crate::input::{Document, Input, STRATEGIES, one_of};
@@ -23,12 +23,15 @@ use crate::{names, store};
 /// Tries to find a name that is not taken: restored clusters have names from other lists.
 const NAME_TRIES: u32 = 50;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/apps", get(list).post(create))
-        .route("/apps/{app}", get(read).post(update).delete(delete))
-        .route("/apps/{app}/meta", axum::routing::post(update))
-        .route("/apps/{app}/gc", axum::routing::post(collect_garbage))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/apps", "All apps, newest first", list)
+        .post("/apps", "Create an app", create)
+        .get("/apps/{app}", "An app", read)
+        .post("/apps/{app}", "Change strategy, metadata or deploy timeout of an app", update)
+        .delete("/apps/{app}", "Delete an app with all that it has; the worker does it", delete)
+        .post("/apps/{app}/meta", "Change an app", update)
+        .post("/apps/{app}/gc", "Delete old releases of an app; the worker does it", collect_garbage)
 }
 
 async fn list(State(shared): State<Shared>) -> Result<Json<Vec<App>>> {

@@ -2,21 +2,24 @@
 
 mod manifest;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use flynn_types::controller::EventType;
 use flynn_types::image::Artifact;
 use uuid::Uuid;
 
+use crate::api::endpoints::Endpoints;
 use crate::database::NewEvent;
 use crate::error::{Result, invalid};
 use crate::input::Input;
 use crate::shared::Shared;
 use crate::store;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/artifacts", get(list).post(create)).route("/artifacts/{id}", get(read))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/artifacts", "All artifacts, newest first", list)
+        .post("/artifacts", "Create an artifact; its manifest is fetched and verified", create)
+        .get("/artifacts/{id}", "An artifact", read)
 }
 
 async fn list(State(shared): State<Shared>) -> Result<Json<Vec<Artifact>>> {

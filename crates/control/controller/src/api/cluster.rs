@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use flynn_http::ClientError;
 use flynn_types::controller::{ClusterBackup, DomainMigration, DomainMigrationEvent, EventType, TlsCert};
 use flynn_types::error::ApiError;
@@ -15,6 +14,7 @@ use serde_json::{Map, Value};
 use tracing::debug;
 
 use super::job::of_host;
+use crate::api::endpoints::Endpoints;
 use crate::database::{Change, NewEvent};
 use crate::error::{Error, Result, invalid};
 use crate::hosts::{self, Host};
@@ -22,15 +22,15 @@ use crate::input::Input;
 use crate::shared::Shared;
 use crate::store;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/backup", get(backup))
-        .route("/domain", put(migrate_domain))
-        .route("/hosts", get(list_hosts))
-        .route("/hosts/{host}/stats", get(host_stats))
-        .route("/cluster/stats", get(cluster_stats))
-        .route("/cluster/jobs-stats", get(jobs_stats))
-        .route("/apps/{app}/jobs-stats", get(jobs_stats_of_app))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/backup", "Record of the latest backup", backup)
+        .put("/domain", "Change the cluster's domain; the worker does it", migrate_domain)
+        .get("/hosts", "All hosts", list_hosts)
+        .get("/hosts/{host}/stats", "Figures of a host", host_stats)
+        .get("/cluster/stats", "Figures of all hosts that answer", cluster_stats)
+        .get("/cluster/jobs-stats", "Figures of all jobs", jobs_stats)
+        .get("/apps/{app}/jobs-stats", "Figures of an app's jobs", jobs_stats_of_app)
 }
 
 /// The latest backup's record; whoever takes JSON asks for it.

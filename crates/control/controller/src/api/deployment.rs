@@ -1,14 +1,14 @@
 //! Deployments (spec controller-api section 6 D). The worker carries them out.
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use flynn_types::controller::{
     App, Deployment, DeploymentEvent, DeploymentStatus, EventType, Release, Strategy, app_meta,
 };
 use serde_json::json;
 
 use super::release::{make_current, of_app};
+use crate::api::endpoints::Endpoints;
 use crate::database::{Change, NewEvent, Op};
 use crate::error::{Result, invalid};
 use crate::input::{IdOnly, Input};
@@ -18,11 +18,11 @@ use crate::store;
 /// Existing clients compare it to the letter.
 const IN_PROGRESS: &str = "Cannot create deploy, there is already one in progress for this app.";
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/apps/{app}/deploy", post(create))
-        .route("/apps/{app}/deployments", get(list))
-        .route("/deployments/{id}", get(read))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .post("/apps/{app}/deploy", "Deploy a release; the worker does it", create)
+        .get("/apps/{app}/deployments", "Deployments of an app, newest first", list)
+        .get("/deployments/{id}", "A deployment", read)
 }
 
 async fn list(State(shared): State<Shared>, Path(app): Path<String>) -> Result<Json<Vec<Deployment>>> {

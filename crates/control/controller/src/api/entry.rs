@@ -1,13 +1,13 @@
 //! What every request passes first (spec controller-api section 2): the end of the process, `/ping`, credentials.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use flynn_types::error::{ApiError, ErrorCode};
-use tracing::{Instrument as _, info};
 
-use crate::auth::{self, Identity};
+use super::audit;
+use crate::auth;
 use crate::error::Error;
 use crate::shared::Shared;
 
@@ -35,21 +35,10 @@ pub(super) async fn enter(State(shared): State<Shared>, mut request: Request, ne
     if !identity.may(request.method(), &path) {
         return forbidden().into_response();
     }
-    if shared.config.audit { audited(identity, request, next).await } else { next.run(request).await }
+    if shared.config.audit { audit::answer(identity, request, next).await } else { next.run(request).await }
 }
 
 fn forbidden() -> Error {
     let text = "this credential is not allowed to perform this operation on the controller";
     ApiError::new(ErrorCode::Other("forbidden".into()), text).into()
-}
-
-/// A line that says who did what (spec section 3.7).
-async fn audited(identity: Identity, request: Request, next: Next) -> Response {
-    let text = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let user_agent = text(request.headers().get("user-agent"));
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = next.run(request).in_current_span().await;
-    let (auth_id, auth_user, status) = (identity.id, identity.user, response.status().as_u16());
-    info!(%method, path, auth_id, auth_user, user_agent, status, "request audited");
-    response
 }

@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use flynn_types::controller::Event;
 
+use crate::api::endpoints::Endpoints;
 use crate::error::{Error, Result, invalid};
 use crate::events::{self, Filter};
 use crate::shared::Shared;
 use crate::store;
 use crate::store::event::Bounds;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/events", get(list_or_stream)).route("/events/{id}", get(read))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new().get("/events", "Events as a list (Accept: application/json) or a stream", list_or_stream).get(
+        "/events/{id}",
+        "An event",
+        read,
+    )
 }
 
 type Parameters = BTreeMap<String, String>;

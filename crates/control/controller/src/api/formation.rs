@@ -7,13 +7,13 @@ pub(super) use scale::scale_to_zero;
 
 use std::collections::BTreeMap;
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use flynn_types::controller::{App, Formation, Release, ScaleRequest, ScaleRequestState};
 
+use crate::api::endpoints::Endpoints;
 use crate::database::Change;
 use crate::error::{Error, Result, invalid};
 use crate::input::Input;
@@ -21,12 +21,14 @@ use crate::shared::Shared;
 use crate::store;
 use scale::Wanted;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/formations", get(active_or_stream))
-        .route("/apps/{app}/formations", get(list))
-        .route("/apps/{app}/formations/{release}", get(read).put(set).delete(delete))
-        .route("/apps/{app}/scale/{release}", put(put_request))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/formations", "Active formations (?active=true), or a stream of all (?since=)", active_or_stream)
+        .get("/apps/{app}/formations", "Formations of an app", list)
+        .get("/apps/{app}/formations/{release}", "A formation; with ?expand=true all that it takes to run", read)
+        .put("/apps/{app}/formations/{release}", "Set how many jobs of a release run", set)
+        .delete("/apps/{app}/formations/{release}", "Stop all jobs of a release", delete)
+        .put("/apps/{app}/scale/{release}", "Create a scale request, or end one", put_request)
 }
 
 type Parameters = BTreeMap<String, String>;

@@ -3,25 +3,28 @@
 mod container;
 mod run;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use flynn_http::ClientError;
 use flynn_types::controller::{EventType, Job};
 use flynn_types::error::ApiError;
 use uuid::Uuid;
 
+use crate::api::endpoints::Endpoints;
 use crate::database::NewEvent;
 use crate::error::{Error, Result, invalid};
 use crate::input::Input;
 use crate::shared::Shared;
 use crate::{hosts, store};
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/active-jobs", get(active))
-        .route("/apps/{app}/jobs", get(list).post(run::run))
-        .route("/apps/{app}/jobs/{job}", get(read).put(record).delete(kill))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/active-jobs", "Jobs that run or will, newest update first", active)
+        .get("/apps/{app}/jobs", "Jobs of an app, newest first", list)
+        .post("/apps/{app}/jobs", "Run a one-off job; with Upgrade: flynn-attach/0 attached to it", run::run)
+        .get("/apps/{app}/jobs/{job}", "A job", read)
+        .put("/apps/{app}/jobs/{job}", "Record what became of a job", record)
+        .delete("/apps/{app}/jobs/{job}", "Stop a job", kill)
 }
 
 async fn active(State(shared): State<Shared>) -> Result<Json<Vec<Job>>> {

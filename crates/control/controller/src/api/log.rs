@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use flynn_http::{Client, ClientError, Download};
 use flynn_types::error::ApiError;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -17,6 +15,7 @@ use serde_json::value::RawValue;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 
+use crate::api::endpoints::Endpoints;
 use crate::error::{Error, Result, invalid};
 use crate::shared::Shared;
 use crate::store;
@@ -28,8 +27,8 @@ const MAX_LINE: usize = 1 << 20;
 /// Apps may say nothing for as long as they like.
 const SILENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/apps/{app}/log", get(log))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new().get("/apps/{app}/log", "Log of an app as lines or as a stream", log)
 }
 
 /// An item of the event stream.

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use flynn_types::acme::{AcmeConfig, ManagedCertificate, ManagedCertificateStatus};
 use flynn_types::controller::EventType;
@@ -15,6 +14,7 @@ use uuid::Uuid;
 
 use super::follow::{self, Followed};
 use super::route;
+use crate::api::endpoints::Endpoints;
 use crate::database::{Change, NewEvent};
 use crate::error::{Result, invalid};
 use crate::events::{Filter, Stored};
@@ -25,11 +25,13 @@ use crate::store;
 const DISABLED: &str =
     "ACME/Let's Encrypt is not enabled. Run 'flynn-host acme configure' and 'flynn-host acme enable' first.";
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/managed-certificates", get(list_or_stream))
-        .route("/managed-certificates/{id}", get(read).put(update))
-        .route("/acme/config", get(read_config).put(set_config))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/managed-certificates", "Automatic certificates as a list or a stream (?since=)", list_or_stream)
+        .get("/managed-certificates/{id}", "An automatic certificate", read)
+        .put("/managed-certificates/{id}", "Record what became of an automatic certificate", update)
+        .get("/acme/config", "How certificates are ordered", read_config)
+        .put("/acme/config", "Set how certificates are ordered", set_config)
 }
 
 async fn list_or_stream(

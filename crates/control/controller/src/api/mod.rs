@@ -3,9 +3,11 @@
 mod app;
 mod artifact;
 mod attach;
+mod audit;
 mod cluster;
 mod cors;
 mod deployment;
+mod endpoints;
 mod entry;
 mod event;
 mod follow;
@@ -25,35 +27,36 @@ use axum::extract::Request;
 use axum::http::{Method, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 
 use crate::shared::Shared;
+use endpoints::Endpoints;
 
 /// All endpoints, behind credentials and within CORS.
 pub(crate) fn router(shared: Shared) -> Router {
-    let routes = Router::new()
-        .merge(app::routes())
-        .merge(artifact::routes())
-        .merge(cluster::routes())
-        .merge(deployment::routes())
-        .merge(event::routes())
-        .merge(formation::routes())
-        .merge(job::routes())
-        .merge(log::routes())
-        .merge(managed_certificate::routes())
-        .merge(release::routes())
-        .merge(resource::routes())
-        .merge(route::routes())
-        .merge(sink::routes())
-        .merge(volume::routes())
-        .route("/.well-known/status", get(status::status))
-        .route("/ca-cert", get(status::ca_cert))
-        .fallback(unknown)
-        .method_not_allowed_fallback(unknown);
+    let routes = endpoints().into_router().fallback(unknown).method_not_allowed_fallback(unknown);
     routes
         .layer(middleware::from_fn_with_state(shared.clone(), entry::enter))
         .layer(middleware::from_fn_with_state(shared.clone(), cors::cors))
         .with_state(shared)
+}
+
+fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .merge(app::endpoints())
+        .merge(artifact::endpoints())
+        .merge(cluster::endpoints())
+        .merge(deployment::endpoints())
+        .merge(event::endpoints())
+        .merge(formation::endpoints())
+        .merge(job::endpoints())
+        .merge(log::endpoints())
+        .merge(managed_certificate::endpoints())
+        .merge(release::endpoints())
+        .merge(resource::endpoints())
+        .merge(route::endpoints())
+        .merge(sink::endpoints())
+        .merge(status::endpoints())
+        .merge(volume::endpoints())
 }
 
 /// What no endpoint has: a redirection to the path as it is written here, or 404 (T9).

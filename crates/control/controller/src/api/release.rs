@@ -2,25 +2,27 @@
 
 mod delete;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use flynn_types::controller::{App, AppRelease, EventType, Release};
 use uuid::Uuid;
 
+use crate::api::endpoints::Endpoints;
 use crate::database::{Change, NewEvent};
 use crate::error::{Error, Result, invalid};
 use crate::input::{IdOnly, Input};
 use crate::shared::Shared;
 use crate::store;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/releases", get(list).post(create))
-        .route("/releases/{id}", get(read))
-        .route("/apps/{app}/releases", get(list_of_app))
-        .route("/apps/{app}/releases/{id}", axum::routing::delete(delete::delete))
-        .route("/apps/{app}/release", get(current).put(set_current))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/releases", "All releases, newest first", list)
+        .post("/releases", "Create a release", create)
+        .get("/releases/{id}", "A release", read)
+        .get("/apps/{app}/releases", "Releases of an app, newest first", list_of_app)
+        .delete("/apps/{app}/releases/{id}", "Delete a release and what only it used", delete::delete)
+        .get("/apps/{app}/release", "The current release of an app", current)
+        .put("/apps/{app}/release", "Set the current release without a deployment", set_current)
 }
 
 async fn list(State(shared): State<Shared>) -> Result<Json<Vec<Release>>> {

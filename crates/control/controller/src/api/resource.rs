@@ -2,28 +2,33 @@
 
 mod provision;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use flynn_types::controller::{EventType, Provider, Resource, ResourceReq};
 use flynn_types::error::{ApiError, ErrorCode};
 use uuid::Uuid;
 
+use crate::api::endpoints::Endpoints;
 use crate::database::{Change, NewEvent};
 use crate::error::{Error, Result, invalid};
 use crate::input::Input;
 use crate::shared::Shared;
 use crate::store;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/providers", get(list_providers).post(create_provider))
-        .route("/providers/{provider}", get(read_provider))
-        .route("/resources", get(list))
-        .route("/apps/{app}/resources", get(list_of_app))
-        .route("/providers/{provider}/resources", get(list_of_provider).post(provision::provision))
-        .route("/providers/{provider}/resources/{id}", get(read).put(record).delete(provision::deprovision))
-        .route("/providers/{provider}/resources/{id}/apps/{app}", put(attach).delete(detach))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/providers", "All providers", list_providers)
+        .post("/providers", "Create a provider", create_provider)
+        .get("/providers/{provider}", "A provider", read_provider)
+        .get("/resources", "All resources, newest first", list)
+        .get("/apps/{app}/resources", "Resources of an app", list_of_app)
+        .get("/providers/{provider}/resources", "Resources of a provider", list_of_provider)
+        .post("/providers/{provider}/resources", "Make a resource", provision::provision)
+        .get("/providers/{provider}/resources/{id}", "A resource", read)
+        .put("/providers/{provider}/resources/{id}", "Record a resource that exists", record)
+        .delete("/providers/{provider}/resources/{id}", "Unmake a resource", provision::deprovision)
+        .put("/providers/{provider}/resources/{id}/apps/{app}", "Give a resource to an app", attach)
+        .delete("/providers/{provider}/resources/{id}/apps/{app}", "Take a resource from an app", detach)
 }
 
 async fn list_providers(State(shared): State<Shared>) -> Result<Json<Vec<Provider>>> {

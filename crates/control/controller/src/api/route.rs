@@ -5,24 +5,27 @@ mod rules;
 
 pub(super) use certificate::check as check_certificate;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use flynn_types::controller::{App, EventType};
 use flynn_types::router::{Route, RouteKind};
 
 use super::managed_certificate;
+use crate::api::endpoints::Endpoints;
 use crate::database::{Change, NewEvent};
 use crate::error::{Error, Result};
 use crate::input::Document;
 use crate::shared::Shared;
 use crate::store;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/routes", get(list_all))
-        .route("/apps/{app}/routes", get(list).post(create))
-        .route("/apps/{app}/routes/{kind}/{id}", get(read).put(update).delete(delete))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/routes", "All routes, newest first", list_all)
+        .get("/apps/{app}/routes", "Routes of an app, newest first", list)
+        .post("/apps/{app}/routes", "Create a route", create)
+        .get("/apps/{app}/routes/{kind}/{id}", "A route", read)
+        .put("/apps/{app}/routes/{kind}/{id}", "Replace a route", update)
+        .delete("/apps/{app}/routes/{kind}/{id}", "Delete a route", delete)
 }
 
 async fn list_all(State(shared): State<Shared>) -> Result<Json<Vec<Route>>> {

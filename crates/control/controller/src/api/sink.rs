@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use flynn_types::controller::{EventType, Sink};
 use uuid::Uuid;
 
 use super::follow::{self, Followed};
+use crate::api::endpoints::Endpoints;
 use crate::database::NewEvent;
 use crate::error::{Result, invalid};
 use crate::events::{Filter, Stored};
@@ -19,8 +19,12 @@ use crate::input::Input;
 use crate::shared::Shared;
 use crate::store;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/sinks", get(list_or_stream).post(create)).route("/sinks/{id}", get(read).delete(delete))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/sinks", "Log sinks as a list or a stream (?since=)", list_or_stream)
+        .post("/sinks", "Create a log sink", create)
+        .get("/sinks/{id}", "A log sink", read)
+        .delete("/sinks/{id}", "Delete a log sink", delete)
 }
 
 async fn list_or_stream(

@@ -5,10 +5,18 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::api::endpoints::Endpoints;
 use crate::shared::Shared;
 
-/// `GET /.well-known/status`
-pub(super) async fn status(State(shared): State<Shared>) -> Response {
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new().get("/.well-known/status", "Health", status).get(
+        "/ca-cert",
+        "Certificate of the cluster's authority",
+        ca_cert,
+    )
+}
+
+async fn status(State(shared): State<Shared>) -> Response {
     let ping =
         async { sqlx::query("SELECT 1").execute(&mut *shared.sql().await?).await.map_err(crate::error::Error::from) };
     let healthy = ping.await.inspect_err(|err| tracing::warn!(%err, "the database does not answer")).is_ok();
@@ -19,7 +27,6 @@ pub(super) async fn status(State(shared): State<Shared>) -> Response {
     (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// `GET /ca-cert`
-pub(super) async fn ca_cert(State(shared): State<Shared>) -> impl IntoResponse {
+async fn ca_cert(State(shared): State<Shared>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/x-x509-ca-cert")], shared.config.ca_cert.clone())
 }

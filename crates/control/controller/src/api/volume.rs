@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, put};
-use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use flynn_types::controller::{EventType, Volume};
 
 use super::follow::{self, Followed};
+use crate::api::endpoints::Endpoints;
 use crate::database::NewEvent;
 use crate::error::{Error, Result, invalid};
 use crate::events::{Filter, Stored};
@@ -18,13 +18,13 @@ use crate::input::Input;
 use crate::shared::Shared;
 use crate::store;
 
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/volumes", get(list_or_stream))
-        .route("/volumes/{id}", put(record))
-        .route("/apps/{app}/volumes", get(list_of_app))
-        .route("/apps/{app}/volumes/{id}", get(read))
-        .route("/apps/{app}/volumes/{id}/decommission", put(decommission))
+pub(super) fn endpoints() -> Endpoints {
+    Endpoints::new()
+        .get("/volumes", "Volumes as a list or a stream (?since=)", list_or_stream)
+        .put("/volumes/{id}", "Record what became of a volume", record)
+        .get("/apps/{app}/volumes", "Volumes of an app", list_of_app)
+        .get("/apps/{app}/volumes/{id}", "A volume", read)
+        .put("/apps/{app}/volumes/{id}/decommission", "Keep a volume from further jobs", decommission)
 }
 
 async fn list_or_stream(

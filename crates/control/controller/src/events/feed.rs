@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flynn_http::Backoff;
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,8 @@ const BUFFER: usize = 1000;
 const BATCH: i64 = 500;
 /// A notification that was lost is made up for after this long.
 const POLL: Duration = Duration::from_secs(5);
+/// Notifications that come within this after a first one are heard together.
+const TOGETHER: Duration = Duration::from_millis(2);
 /// Channel on which migrations are told of.
 const SCHEMA: &str = "schema_migrations";
 /// How long streams live on while the database cannot be read (S10): a failover is shorter, and nothing is lost by it.
@@ -126,35 +128,34 @@ async fn follow(
     position: &mut i64,
     mut works: impl FnMut(),
 ) -> Result<(), sqlx::Error> {
-    // A connection of its own, outside of the pool: one that listens for hours must not be missing there.
-    let own =
-        sqlx::postgres::PgPoolOptions::new().max_connections(1).connect_lazy_with((*pool.connect_options()).clone());
+    // Two connections of its own, outside of the pool: those that are busy for hours must not be missing there.
+    let options = (*pool.connect_options()).clone();
+    let own = PgPoolOptions::new().max_connections(2).connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&own).await?;
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
     listener.listen_all(["events", SCHEMA]).await?;
     changes.happened(); // there may have been one while nobody listened
+    let mut sql = own.acquire().await?;
     loop {
         loop {
-            let events = store::event::after(&mut *pool.acquire().await?, *position, BATCH).await?;
+            let events = store::event::after(&mut sql, *position, BATCH).await?;
             works();
             let Some(newest) = events.last() else { break };
             *position = newest.id;
             deliver(subscribers, events);
         }
-        match tokio::time::timeout(POLL, listener.try_recv()).await {
-            Err(_silence) => {}
-            Ok(Ok(Some(first))) => {
-                let mut next = Some(first);
-                while let Some(notification) = next {
-                    if notification.channel() == SCHEMA {
-                        changes.happened();
-                    }
-                    next = listener.next_buffered();
-                }
+        // Many may be told of at once, and one look is enough for all.
+        let mut until = Instant::now() + POLL;
+        let mut alone = true;
+        while let Ok(heard) = tokio::time::timeout_at(until, listener.try_recv()).await {
+            let lost = || sqlx::Error::Protocol("the connection that listens is lost".into());
+            if heard?.ok_or_else(lost)?.channel() == SCHEMA {
+                changes.happened();
             }
-            Ok(Ok(None)) => return Err(sqlx::Error::Protocol("the connection that listens is lost".into())),
-            Ok(Err(err)) => return Err(err),
+            if std::mem::take(&mut alone) {
+                until = Instant::now() + TOGETHER;
+            }
         }
     }
 }

@@ -85,3 +85,18 @@ async fn everything_is_refused_while_the_process_ends() {
     controller.shutdown.cancel();
     assert!(stream.outcome().await.is_none_or(|item| item.is_err()), "the stream ends");
 }
+
+#[tokio::test]
+async fn the_api_describes_itself() {
+    let controller = Controller::start().await;
+    let description: Value = controller.get("/openapi.json").await.json();
+    let paths = description["paths"].as_object().unwrap();
+    assert_eq!(description["openapi"], "3.1.0");
+    assert_eq!(
+        paths["/apps/{app}/jobs/{job}"].as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["delete", "get", "put"]
+    );
+    let parameters = paths["/apps/{app}/jobs/{job}"]["get"]["parameters"].as_array().unwrap();
+    assert_eq!((parameters.len(), &parameters[1]["name"]), (2, &json!("job")));
+    assert!(paths.len() > 45, "{} paths", paths.len());
+}
