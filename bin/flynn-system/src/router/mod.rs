@@ -1,5 +1,6 @@
 //! `flynn-system router`
 
+mod acme;
 mod options;
 mod registration;
 
@@ -30,7 +31,9 @@ pub(crate) fn run(options: &Options, vars: impl Fn(&str) -> Option<String>) -> a
 async fn serve(options: &Options, vars: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     let mut settings = options.settings(&vars)?;
     settings.unavailable_page = unavailable_page(options, vars("ERROR_503_PAGE_URL")).await?;
-    let router = Router::new(settings, &Metrics::new("flynn_router"));
+    let automatic = options.acme.automatic(&vars, &settings)?;
+    let metrics = Metrics::new("flynn_router");
+    let router = Router::new(settings, &metrics);
     let mut sources = JoinSet::new();
     // A file that is wrong at the start is a mistake of who starts us; later the last good state goes on.
     router.changes().send(file::read(&options.routes).await?).await.context("take in the first routes")?;
@@ -41,6 +44,13 @@ async fn serve(options: &Options, vars: impl Fn(&str) -> Option<String>) -> anyh
         sources.spawn(discoverd::follow(client.clone(), router.interest(), router.changes()));
     }
     router.synced().await;
+    let engine = match automatic {
+        Some(automatic) => Some(acme::start(automatic, &router, &metrics, &mut sources).await?),
+        None => {
+            acme::warn_when_wanted(&router, &mut sources);
+            None
+        }
+    };
     let serving = router.listen(env!("CARGO_PKG_VERSION")).await?;
     for (address, kind) in
         serving.addresses().iter().zip(["http", "https"].into_iter().chain(std::iter::repeat("extra")))
@@ -51,6 +61,10 @@ async fn serve(options: &Options, vars: impl Fn(&str) -> Option<String>) -> anyh
     let registrations = discovery.map(|client| registration::register(&client, &serving, &vars)).unwrap_or_default();
     ended().await?;
     futures_util::future::join_all(registrations.into_iter().map(Registration::deregister)).await;
+    if let Some(engine) = engine {
+        // Who takes over may order already while we drain.
+        engine.stop().await;
+    }
     serving.drain().await;
     sources.shutdown().await;
     Ok(())

@@ -9,6 +9,8 @@ use clap::Args;
 use flynn_router::{CookieKey, DefaultCertificate, HttpPort, Limits, Settings};
 use tracing::warn;
 
+use super::acme::AcmeOptions;
+
 /// Options of the router; what they leave open, variables say.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -45,6 +47,8 @@ pub(crate) struct Options {
     /// Seconds that requests may still take when the router ends
     #[arg(long, default_value_t = 20, value_name = "SECONDS")]
     drain_seconds: u64,
+    #[command(flatten)]
+    pub(crate) acme: AcmeOptions,
 }
 
 impl Options {

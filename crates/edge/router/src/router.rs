@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ use crate::listen::{Port, bind};
 use crate::metrics::RouterMetrics;
 use crate::settings::{HttpPort, Settings};
 use crate::shared::{Shared, Snapshot};
-use crate::source::{CHANGES, Changes, Interest};
+use crate::source::{CHANGES, Changes, Domains, Interest};
+use crate::tls::Tickets;
 use crate::worker;
 
 /// How long workers may take to notice that they were cut off.
@@ -35,8 +36,6 @@ pub enum ListenError {
     Bind { address: String, source: io::Error },
     #[error("start a worker thread")]
     Thread(#[source] io::Error),
-    #[error("make keys for session tickets")]
-    Tickets(#[source] rustls::Error),
 }
 
 /// A router that takes in routes, and does not listen yet.
@@ -57,6 +56,7 @@ impl Router {
             services: ArcSwap::default(),
             metrics: RouterMetrics::new(metrics),
             events: Events::new(),
+            https_port: OnceLock::new(),
             draining: CancellationToken::new(),
             cut_off: CancellationToken::new(),
         });
@@ -74,6 +74,11 @@ impl Router {
     /// The services that routes name, for a source of backends.
     pub fn interest(&self) -> Interest {
         self.views.interest.clone()
+    }
+
+    /// The domains whose certificates routes want to be automatic, for who orders them.
+    pub fn automatic_domains(&self) -> Domains {
+        self.views.automatic.clone()
     }
 
     /// Waits until a complete list of routes is there.
@@ -107,8 +112,10 @@ impl Router {
             }
             None => (None, None),
         };
-        let tickets: Arc<dyn ProducesTickets> =
-            rustls::crypto::aws_lc_rs::Ticketer::new().map_err(ListenError::Tickets)?;
+        let tickets: Arc<dyn ProducesTickets> = Arc::new(Tickets::new(settings.cookie_key.secret()));
+        if let Some(position) = settings.http.iter().position(|http| http.tls && http.default) {
+            let _ = self.shared.https_port.set(addresses[position].port()); // a router listens once
+        }
         let mut threads = Vec::new();
         for (number, listeners) in listeners.into_iter().enumerate() {
             let start = worker::Start {
@@ -184,6 +191,11 @@ impl Serving {
     /// Where sources send what they know.
     pub fn changes(&self) -> Changes {
         self.router.changes()
+    }
+
+    /// The domains whose certificates routes want to be automatic.
+    pub fn automatic_domains(&self) -> Domains {
+        self.router.automatic_domains()
     }
 
     /// Tells whenever changes have been applied: requests that come later see them.
