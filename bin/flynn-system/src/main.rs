@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod controller;
 mod router;
 
 use std::process::ExitCode;
@@ -23,14 +24,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Component {
+    /// Serves the API of the cluster
+    Controller,
     /// Proxies HTTP, HTTPS and TCP to the backends of services
     Router(router::Options),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let vars = |name: &str| std::env::var(name).ok();
     let ended = match arguments.component {
-        Component::Router(options) => router::run(&options, |name| std::env::var(name).ok()),
+        Component::Controller => controller::run(vars),
+        Component::Router(options) => router::run(&options, vars),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
