@@ -50,7 +50,9 @@ impl World {
             Action::Stop { job } => self.stops(*job),
             Action::Withdraw { job } => self.steps(*job, Stop::Withdrawing),
             Action::End { job } => self.steps(*job, Stop::Ending),
-            Action::EndStray { host, job } => drop(self.todo.strays.insert((*host, *job), true)),
+            Action::EndStray { host, job } => {
+                self.todo.strays.insert((*host, *job), true);
+            }
             Action::LookUp { job } => self.jobs[*job].looked_up = true,
             Action::Save { job } => self.jobs[*job].save.in_flight = true,
             Action::SaveVolume { volume } => {
@@ -164,8 +166,8 @@ impl World {
                 save: Save::default(),
             };
             self.volumes.insert(volume);
-        } else {
-            self.volumes.hold(&claim.id, uuid);
+        } else if self.volumes.hold(&claim.id, uuid) {
+            self.touch_volume(&claim.id);
         }
     }
 

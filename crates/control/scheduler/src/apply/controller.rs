@@ -185,7 +185,9 @@ impl World {
         let (current, over) = (job.save.saved == job.save.version, job.phase == Phase::Stopped);
         match again {
             Some(pause) => self.wake(now + pause, Timer::Save(index)),
-            None if !current && saves => drop(self.todo.unsaved.insert(index)),
+            None if !current && saves => {
+                self.todo.unsaved.insert(index);
+            }
             None => {}
         }
         self.mark_formation_of(index); // whose scale request may be complete

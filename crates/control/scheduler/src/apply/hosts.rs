@@ -17,8 +17,9 @@ const DRAIN_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 impl World {
     /// Discovery has the host. Also what discovery says of one that did not answer: it may be back.
     pub(super) fn host_up(&mut self, news: &HostNews, now: Time) {
-        let index = match self.host_ids.get(&news.id) {
-            Some(index) => *index,
+        let known = self.host_ids.get(&news.id).copied();
+        let index = match known {
+            Some(index) => index,
             None => {
                 let index = self.hosts.insert(Host::new(news.id.clone(), now));
                 self.host_ids.insert(news.id.clone(), index);
@@ -26,16 +27,15 @@ impl World {
             }
         };
         let host = &mut self.hosts[index];
-        let open = host.closed().is_none();
-        let (omni, tags) = (host.counts_for_omni(), host.tags != news.tags);
-        let drains = news.draining && !host.draining;
+        let before = (host.closed(), host.counts_for_omni(), host.draining);
+        let tags = host.tags != news.tags;
         host.addr.clone_from(&news.addr);
         host.tags.clone_from(&news.tags);
         (host.draining, host.shutting_down) = (news.draining, news.shutting_down);
         host.registered = true; // a check that is under way tells whether it answers as well
-        let changed = open != host.closed().is_none() || omni != host.counts_for_omni() || tags || drains;
+        let changed = tags || before != (host.closed(), host.counts_for_omni(), host.draining);
         self.todo.hosts.insert(index);
-        if changed {
+        if changed || known.is_none() {
             self.host_changed(index, now);
         }
     }
@@ -154,9 +154,10 @@ impl World {
             self.volume_on_host(id, info);
         }
         let host = &mut self.hosts[index];
-        let open = host.closed().is_none();
+        let before = (host.closed(), host.size());
         host.listed = Some(asked);
         host.capacity = listing.capacity.or(host.capacity);
+        let changed = before != (host.closed(), host.size());
         if listing.sinks.is_some() {
             host.sinks.clone_from(&listing.sinks);
         }
@@ -172,7 +173,7 @@ impl World {
         let due = if stale { now } else { now + LIST_INTERVAL };
         self.todo.hosts.insert(index);
         self.wake(due, Timer::Host(index));
-        if !open {
+        if changed {
             self.host_changed(index, now);
         }
         self.absent_jobs(index, asked, &listing.jobs);

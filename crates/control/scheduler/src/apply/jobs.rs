@@ -213,11 +213,11 @@ impl World {
             }
             Start::Busy => Reason::Busy { host: id.to_string() },
             Start::Refused(error) => {
-                job.avoid.push(id.clone());
+                job.avoid(id);
                 Reason::StartFailed { host: id.to_string(), error }
             }
             Start::Unknown(error) => {
-                job.avoid.push(id.clone());
+                job.avoid(id);
                 self.hosts[host].cooling_until = now + COOLING;
                 Reason::StartFailed { host: id.to_string(), error }
             }

@@ -111,7 +111,9 @@ impl World {
         if saves && !current {
             match again {
                 Some(pause) => self.wake(now + pause, Timer::SaveVolumes),
-                None => drop(self.todo.unsaved_volumes.insert(id.to_owned())),
+                None => {
+                    self.todo.unsaved_volumes.insert(id.to_owned());
+                }
             }
         }
     }

@@ -60,24 +60,25 @@ impl Placer {
         }
     }
 
-    /// The best host: one that did not fail to start it, with the fewest jobs of the type, the emptiest.
+    /// The best host: the one that failed to start it least often, with the fewest jobs of the type, the emptiest.
     fn choose(&mut self, world: &World, kind: &TypeState, avoid: &[HostId]) -> Option<HostIndex> {
-        let mut best: Option<((bool, u32), HostIndex)> = None;
+        let mut best: Option<((usize, u32), HostIndex)> = None;
         for (_, index) in &self.order {
             let (slot, host) = (&self.slots[index.position()], &world.hosts[*index]);
             if !host.has_tags(&kind.tags) || host.size().memory < kind.needs.memory {
                 continue;
             }
-            let fit = (slot.cooling || avoid.contains(&host.id), slot.here);
+            let failures = avoid.iter().filter(|id| **id == host.id).count() + usize::from(slot.cooling);
+            let fit = (failures, slot.here);
             if best.is_none_or(|(best, _)| fit < best) {
                 best = Some((fit, *index));
             }
-            if fit <= (false, self.level) {
+            if fit <= (0, self.level) {
                 break;
             }
         }
-        let ((failed, here), host) = best?;
-        if !failed {
+        let ((failures, here), host) = best?;
+        if failures == 0 {
             self.level = here;
         }
         Some(host)
@@ -144,7 +145,7 @@ impl Draft<'_> {
             let tags: Vec<_> = kind.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
             return Reason::NoTag(tags.join(" and "));
         }
-        let largest = hosts.iter().max_by_key(|host| host.size().memory).expect("there are hosts");
+        let largest = hosts.iter().rev().max_by_key(|host| host.size().memory).expect("there are hosts");
         if largest.size().memory < kind.needs.memory {
             let (needed, largest, host) = (kind.needs.memory, largest.size().memory, largest.id.to_string());
             return Reason::Memory { needed, largest, host };

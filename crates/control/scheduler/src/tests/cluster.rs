@@ -311,6 +311,12 @@ impl Cluster {
         only
     }
 
+    /// Ids of the active jobs of a type.
+    pub(super) fn only_ids(&self, app: &str, release: &str, kind: &str) -> BTreeSet<Uuid> {
+        let key = FormationKey::new(app, release);
+        self.hosts.values().flat_map(|host| host.active(&key, kind).collect::<Vec<_>>()).collect()
+    }
+
     pub(super) fn crash(&mut self, host: &HostId, job: Uuid) {
         self.end_job(host, job, 1);
     }

@@ -18,6 +18,8 @@ use crate::time::Time;
 /// The place of a job in the world.
 pub type JobIndex = Index<Job>;
 
+/// Most failures that are remembered of a job.
+const MAX_AVOIDED: usize = 64;
 /// Before a failed write is repeated the first time, and at most.
 const SAVE_AGAIN: Duration = Duration::from_millis(50);
 const SAVE_AGAIN_MOST: Duration = Duration::from_secs(10);
@@ -167,6 +169,14 @@ impl Job {
     /// Position in the order of age, oldest first.
     pub(crate) fn age(&self) -> (Time, Uuid) {
         (self.created, self.uuid)
+    }
+
+    /// The host failed to start it.
+    pub(crate) fn avoid(&mut self, host: &HostId) {
+        if self.avoid.len() >= MAX_AVOIDED {
+            self.avoid.remove(0);
+        }
+        self.avoid.push(host.clone());
     }
 
     /// How it ended, in words.

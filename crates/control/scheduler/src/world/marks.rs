@@ -65,14 +65,24 @@ impl World {
     fn fire(&mut self, timer: Timer, now: Time) {
         match timer {
             Timer::Formation(index) => {
-                drop(self.formations.find(index).is_some() && self.todo.formations.insert(index))
+                if self.formations.find(index).is_some() {
+                    self.todo.formations.insert(index);
+                }
             }
-            Timer::Host(index) => drop(self.hosts.find(index).is_some() && self.todo.hosts.insert(index)),
+            Timer::Host(index) => {
+                if self.hosts.find(index).is_some() {
+                    self.todo.hosts.insert(index);
+                }
+            }
             Timer::Stop(index) => self.stop_goes_on(index, now),
             Timer::Service(index) => self.service_changed(index, now),
             Timer::Save(index) => self.save_again(index),
             Timer::SaveVolumes => self.save_volumes_again(),
-            Timer::Fetch(index) => drop(self.formations.find(index).is_some() && self.todo.fetches.insert(index)),
+            Timer::Fetch(index) => {
+                if self.formations.find(index).is_some() {
+                    self.todo.fetches.insert(index);
+                }
+            }
             Timer::TakeOver => {}
         }
     }
@@ -148,8 +158,12 @@ impl World {
             self.list_in_type(index, phase.is_live());
         }
         match phase {
-            Phase::Stopping { step: Stop::Due | Stop::Drained, .. } => drop(self.todo.stopping.insert(index)),
-            _ => drop(self.todo.stopping.remove(&index)),
+            Phase::Stopping { step: Stop::Due | Stop::Drained, .. } => {
+                self.todo.stopping.insert(index);
+            }
+            _ => {
+                self.todo.stopping.remove(&index);
+            }
         }
         self.stopped = self.stopped + usize::from(phase == Phase::Stopped) - usize::from(before == Phase::Stopped);
         if self.jobs[index].state() != state || before.host() != phase.host() {

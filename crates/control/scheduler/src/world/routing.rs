@@ -83,12 +83,16 @@ impl Routing {
         }
         let backend = event.backend.as_ref()?;
         let job: Uuid = backend.job_id.split_once('-')?.1.parse().ok()?;
-        match event.event {
-            StreamEventKind::BackendUp => drop(router.backends.insert(job, Backend::Up)),
-            StreamEventKind::BackendDown => drop(router.backends.insert(job, Backend::Down)),
-            StreamEventKind::BackendDrained => drop(router.backends.remove(&job)),
+        let state = match event.event {
+            StreamEventKind::BackendUp => Some(Backend::Up),
+            StreamEventKind::BackendDown => Some(Backend::Down),
+            StreamEventKind::BackendDrained => None,
             StreamEventKind::Set | StreamEventKind::Remove => return None,
-        }
+        };
+        match state {
+            Some(state) => router.backends.insert(job, state),
+            None => router.backends.remove(&job),
+        };
         Some(job)
     }
 

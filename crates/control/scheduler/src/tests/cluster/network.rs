@@ -139,7 +139,7 @@ impl Cluster {
         self.after(delay, delivery);
     }
 
-    pub(super) fn event_to(&mut self, scheduler: usize, event: Event) {
+    pub(in crate::tests) fn event_to(&mut self, scheduler: usize, event: Event) {
         if self.twice > 0 && self.dice.below(self.twice) == 0 {
             let delay = Duration::from_millis(1 + self.dice.below(20_000));
             // What a server says of itself comes in order; only what hosts say is repeated late.
@@ -153,6 +153,10 @@ impl Cluster {
         } else {
             self.send(Delivery::Event { scheduler, event });
         }
+    }
+
+    pub(in crate::tests) fn event_later(&mut self, scheduler: usize, delay: Duration, event: Event) {
+        self.after(delay, Delivery::Event { scheduler, event });
     }
 
     pub(in crate::tests) fn event(&mut self, event: &Event) {
