@@ -4,7 +4,9 @@
 //! with what is, and gives the [`Action`]s that bring them together; [`World::order`] remembers them as begun, and their
 //! [`Answer`](event::Answer)s are events like any other.
 //!
-//! **Invariant:** nothing here reads a clock, a socket or chance: equal events give equal plans.
+//! [`driver`] feeds a world from discovery, hosts, routers and the controller, and carries its plans out.
+//!
+//! **Invariant:** outside of `driver` nothing reads a clock, a socket or chance: equal events give equal plans.
 //! **Invariant:** jobs are started and stopped only by the leader, and only when all that runs is known or had time to
 //! say so. **Invariant:** what is not heard of is asked for, never taken for gone: a job is given up by its host's word, or
 //! with its host after ten failed checks while others answer.
@@ -14,7 +16,9 @@
 mod action;
 mod apply;
 mod arena;
+pub mod driver;
 pub mod event;
+mod host_job;
 mod order;
 mod plan;
 mod reason;

@@ -6,3 +6,4 @@ mod hosts;
 mod jobs;
 mod placement;
 mod scale;
+mod services;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use flynn_types::controller::{App, ExpandedFormation, ProcessType, Release, VolumeReq};
+use flynn_types::controller::{App, ExpandedFormation, ProcessType, Processes, Release, Tags, VolumeReq};
 use flynn_types::image::Artifact;
 use flynn_types::resource::{ResourceType, Resources};
 use flynn_types::time::GoTime;
@@ -75,6 +75,9 @@ pub struct Known {
     pub release: Arc<Release>,
     pub artifacts: Arc<Vec<Artifact>>,
     pub updated_at: GoTime,
+    /// As asked for.
+    pub counts: Processes,
+    pub tags: Tags,
     /// Id of the request whose end is to be told.
     pub(crate) scale: Option<PendingScale>,
 }
@@ -230,6 +233,8 @@ impl Formation {
             release: Arc::new(release.clone()),
             artifacts: Arc::new(news.artifacts.clone()),
             updated_at: news.updated_at,
+            counts: news.processes.clone(),
+            tags: news.tags.clone(),
             scale,
         });
         true

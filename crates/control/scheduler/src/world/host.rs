@@ -99,6 +99,11 @@ impl Host {
         !self.suspect
     }
 
+    /// Whether it has said what it runs.
+    pub fn is_followed(&self) -> bool {
+        self.listed.is_some()
+    }
+
     /// Why it takes no new jobs, if it does not.
     pub fn closed(&self) -> Option<&'static str> {
         if self.shutting_down {

@@ -180,6 +180,22 @@ impl World {
         self.volumes.iter()
     }
 
+    /// Whether everything that is wanted was told.
+    pub fn is_current(&self) -> bool {
+        self.formations_current && self.volumes_current
+    }
+
+    /// Whether every host gets one of the job's type.
+    pub fn is_omni(&self, job: &Job) -> bool {
+        let formation = job.formation.and_then(|index| self.formations.find(index));
+        formation.and_then(|formation| formation.kind(&job.kind)).is_some_and(|kind| kind.omni)
+    }
+
+    /// The controller's record of a sink.
+    pub fn sink_record(&self, id: &str) -> Option<&Sink> {
+        self.sinks.as_ref()?.get(id)
+    }
+
     /// Services to watch in discovery (spec J10).
     pub fn services(&self) -> impl Iterator<Item = &str> {
         self.services.keys().map(String::as_str)
