@@ -10,7 +10,8 @@ use uuid::Uuid;
 use crate::world::{Job, JobIndex, Volume, World};
 
 impl World {
-    /// The record of a job, and its version.
+    /// The record of a job, and its version. What a pending job waits for is its `host_error`: of the fields that existing
+    /// clients know, the one that says why a job does not run.
     pub fn job_record(&self, index: JobIndex) -> Option<(JobRecord, u32)> {
         let job = self.jobs.find(index)?;
         let host = job.phase.host().and_then(|host| self.hosts.find(host)).map(|host| &host.id);

@@ -96,12 +96,6 @@ where
     });
 }
 
-/// Compares the controller's jobs now, as a new leader does.
-pub(super) fn compare_jobs(inbox: &Inbox, client: &Client, clock: Clock) {
-    let (to, client) = (inbox.clone(), client.clone());
-    inbox.spawn(async move { jobs(&to, &client, clock).await });
-}
-
 async fn jobs(to: &Inbox, client: &Client, clock: Clock) {
     let asked = clock.now();
     match client.active_jobs().await {

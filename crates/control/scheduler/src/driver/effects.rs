@@ -1,6 +1,7 @@
 //! Actions, carried out. Each ends in an answer, whatever happens.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flynn_controller_client::{Client as Controller, ClientError};
@@ -13,7 +14,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::clock::Clock;
-use super::{Config, Inbox, Shared, host_client};
+use super::{Config, Inbox, host_client};
 use crate::event::{Answer, Fetched, HostListing, LookUp, Report, Start, Write};
 use crate::world::{Needs, World, volume_meta};
 use crate::{Action, Claim, Event};
@@ -35,8 +36,8 @@ pub(super) struct Effects {
     controller: Controller,
     /// The same with the term, while leading.
     leading: Option<(u64, Controller)>,
-    writes: Shared<Semaphore>,
-    requests: Shared<Semaphore>,
+    writes: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
 }
 
 impl Effects {
@@ -47,8 +48,8 @@ impl Effects {
             key: config.host_auth_key.clone(),
             controller: config.controller.clone(),
             leading: None,
-            writes: Shared::new(Semaphore::new(WRITES)),
-            requests: Shared::new(Semaphore::new(REQUESTS)),
+            writes: Arc::new(Semaphore::new(WRITES)),
+            requests: Arc::new(Semaphore::new(REQUESTS)),
         }
     }
 

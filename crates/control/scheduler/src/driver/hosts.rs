@@ -1,11 +1,13 @@
 //! The event streams of hosts.
 
+use std::collections::BTreeMap;
+
 use flynn_http::Followed;
 use flynn_types::id::HostId;
 use tokio_util::sync::DropGuard;
 use tracing::debug;
 
-use super::{ByHost, Config, Inbox, host_client};
+use super::{Config, Inbox, host_client};
 use crate::event::Report;
 use crate::{Event, World};
 
@@ -14,12 +16,12 @@ pub(super) struct Streams {
     inbox: Inbox,
     key: Option<String>,
     /// With the address that is followed.
-    open: ByHost<(String, DropGuard)>,
+    open: BTreeMap<HostId, (String, DropGuard)>,
 }
 
 impl Streams {
     pub(super) fn new(inbox: &Inbox, config: &Config) -> Self {
-        Self { inbox: inbox.clone(), key: config.host_auth_key.clone(), open: ByHost::new() }
+        Self { inbox: inbox.clone(), key: config.host_auth_key.clone(), open: BTreeMap::new() }
     }
 
     /// Opens and closes streams, so that there is one for each host at its present address.

@@ -12,11 +12,9 @@ mod routers;
 mod state;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use flynn_types::discoverd::Instance;
-use flynn_types::id::HostId;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -33,6 +31,8 @@ use hosts::Streams;
 const QUEUE: usize = 4096;
 /// Events that are taken in before the next plan.
 const BATCH: usize = 1024;
+/// Plans in a row before events are taken in again.
+const ROUNDS: usize = 8;
 
 /// The name of schedulers in discovery.
 pub const SERVICE: &str = "controller-scheduler";
@@ -174,16 +174,27 @@ impl Driver {
                 self.take(input);
             }
             self.world.advance(now);
+            self.decide();
+            self.streams.follow(&self.world);
+            self.watch_services();
+            if self.registration.is_none() && (self.knows_all() || now >= begun + TAKE_OVER_PATIENCE + LONG) {
+                self.register();
+            }
+        }
+    }
+
+    /// Plans until nothing is left: one step may make the next one possible.
+    fn decide(&mut self) {
+        for _ in 0..ROUNDS {
+            let now = self.clock.now();
             let actions = plan(&self.world, now);
             self.world.order(&actions, now);
             for action in &actions {
                 debug!(?action, "ordered");
                 self.effects.perform(&self.world, action);
             }
-            self.streams.follow(&self.world);
-            self.watch_services();
-            if self.registration.is_none() && (self.knows_all() || now >= begun + TAKE_OVER_PATIENCE + LONG) {
-                self.register();
+            if actions.is_empty() {
+                return;
             }
         }
     }
@@ -198,9 +209,6 @@ impl Driver {
                 if before != leading {
                     info!(term = leading, leads = leading.is_some(), "the leader changed");
                     self.effects.lead(leading);
-                    if leading.is_some() {
-                        controller::compare_jobs(&self.inbox, &self.config.controller, self.clock);
-                    }
                 }
             }
             Input::State(sender) => drop(sender.send(state::state(&self.world, &self.config.job_id))),
@@ -238,7 +246,3 @@ const LONG: Duration = Duration::from_secs(5 * 60);
 fn host_client(addr: &str, key: Option<&str>) -> Option<flynn_host_client::Client> {
     flynn_host_client::Client::new(&format!("http://{addr}"), key).ok()
 }
-
-/// Ids of hosts with something running for each.
-type ByHost<T> = BTreeMap<HostId, T>;
-type Shared<T> = Arc<T>;
