@@ -13,6 +13,7 @@ use crate::world::{FormationKey, Found, Mounted, Needs};
 
 /// What the scheduler learns.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "the driver's queue holds boxes")]
 pub enum Event {
     /// Discovery has the host, perhaps with news of it.
     HostUp(HostNews),

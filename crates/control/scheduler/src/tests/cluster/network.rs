@@ -17,6 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// What becomes of a check of a host that is off.
 const REFUSED: Duration = Duration::from_millis(5);
 
+#[expect(clippy::large_enum_variant, reason = "only a test's queue holds it")]
 pub(in crate::tests) enum Delivery {
     Request {
         scheduler: usize,
