@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod router;
+mod supervise;
 
 use std::process::ExitCode;
 
@@ -25,15 +26,19 @@ struct Arguments {
 enum Component {
     /// Proxies HTTP, HTTPS and TCP to the backends of services
     Router(router::Options),
+    /// What becomes of a process that a child has replaced
+    #[command(name = supervise::NAME, hide = true)]
+    Supervise,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let ended = match arguments.component {
-        Component::Router(options) => router::run(&options, |name| std::env::var(name).ok()),
+        Component::Router(options) => router::run(&options, &|name| std::env::var(name).ok()),
+        Component::Supervise => supervise::run(),
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(err) => {
             tracing::error!("{err:#}");
             #[expect(clippy::print_stderr, reason = "the last words of a program, also without a log")]

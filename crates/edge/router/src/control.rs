@@ -28,6 +28,8 @@ pub(crate) struct Control {
     services: BTreeMap<Arc<str>, Arc<Service>>,
     /// The last told instances of services, among them those from [`Change::Everything`] that no route names yet.
     memberships: BTreeMap<Box<str>, Membership>,
+    /// Services of the last [`Change::Everything`].
+    told_with_routes: BTreeSet<Box<str>>,
     /// Number of routes of a service that drain its backends, where there are any.
     draining: BTreeMap<Box<str>, usize>,
     certificates: CertificateCache,
@@ -35,6 +37,7 @@ pub(crate) struct Control {
     interest: watch::Sender<Names>,
     changed: watch::Sender<()>,
     synced: watch::Sender<bool>,
+    complete: watch::Sender<bool>,
 }
 
 /// What others see of the control.
@@ -42,6 +45,7 @@ pub(crate) struct Views {
     pub(crate) interest: watch::Receiver<Names>,
     pub(crate) changed: watch::Receiver<()>,
     pub(crate) synced: watch::Receiver<bool>,
+    pub(crate) complete: watch::Receiver<bool>,
 }
 
 impl Control {
@@ -49,20 +53,26 @@ impl Control {
         let (interest, interest_view) = watch::channel(Names::default());
         let (changed, changed_view) = watch::channel(());
         let (synced, synced_view) = watch::channel(false);
+        let (complete, complete_view) = watch::channel(false);
         let control = Self {
             shared,
             routes: BTreeMap::new(),
             next: Snapshot::default(),
             services: BTreeMap::new(),
             memberships: BTreeMap::new(),
+            told_with_routes: BTreeSet::new(),
             draining: BTreeMap::new(),
             certificates: CertificateCache::default(),
             invalid: BTreeSet::new(),
             interest,
             changed,
             synced,
+            complete,
         };
-        (control, Views { interest: interest_view, changed: changed_view, synced: synced_view })
+        (
+            control,
+            Views { interest: interest_view, changed: changed_view, synced: synced_view, complete: complete_view },
+        )
     }
 
     /// Applies changes until all sources are gone.
@@ -79,26 +89,36 @@ impl Control {
     fn apply(&mut self, change: Change) {
         match change {
             Change::Everything { routes, services } => {
-                let told = services.into_iter().map(|membership| (membership.service.clone(), membership));
-                self.memberships = told.collect();
-                self.replace(routes);
-                let services: Vec<_> = self.services.values().cloned().collect();
-                for service in services {
-                    let membership = self.memberships.get(&*service.name).cloned().unwrap_or_default();
-                    service.update(&membership.instances, membership.leader);
-                    self.announce(&service);
+                let told: BTreeSet<Box<str>> = services.iter().map(|membership| membership.service.clone()).collect();
+                // Services that another source tells stay as they are.
+                let gone: Vec<_> = self.told_with_routes.difference(&told).cloned().collect();
+                for service in &gone {
+                    self.memberships.remove(service);
                 }
+                let known = services.iter().map(|membership| (membership.service.clone(), membership.clone()));
+                self.memberships.extend(known);
+                let gone = gone.into_iter().map(|service| Membership { service, ..Membership::default() });
+                let memberships: Vec<Membership> = services.into_iter().chain(gone).collect();
+                self.told_with_routes = told;
+                self.replace(routes);
+                memberships.into_iter().for_each(|membership| self.update(&membership));
             }
             Change::Routes(routes) => self.replace(routes),
             Change::Set(route) => self.set(*route),
             Change::Remove { id } => self.remove(&id),
             Change::Members(membership) => {
-                if let Some(service) = self.services.get(&*membership.service).cloned() {
-                    service.update(&membership.instances, membership.leader);
-                    self.announce(&service);
+                if self.services.contains_key(&*membership.service) {
+                    self.update(&membership);
                     self.memberships.insert(membership.service.clone(), membership);
                 }
             }
+        }
+    }
+
+    fn update(&self, membership: &Membership) {
+        if let Some(service) = self.services.get(&*membership.service) {
+            service.update(&membership.instances, membership.leader);
+            self.announce(service);
         }
     }
 
@@ -249,6 +269,8 @@ impl Control {
     fn publish(&mut self) {
         let named: BTreeSet<&str> = self.routes.values().map(|route| &*route.service).collect();
         self.services.retain(|name, _| named.contains(&**name));
+        let (services, told) = (&self.services, &self.told_with_routes);
+        self.memberships.retain(|name, _| services.contains_key(&**name) || told.contains(name));
         self.certificates.prune();
         let metrics = &self.shared.metrics;
         metrics.routes.set(i64::try_from(self.routes.len()).unwrap_or(i64::MAX));
@@ -266,6 +288,8 @@ impl Control {
         if self.next.synced && !self.synced.send_replace(true) {
             info!(routes = self.routes.len(), "routes are complete");
         }
+        let complete = self.next.synced && self.services.keys().all(|name| self.memberships.contains_key(&**name));
+        self.complete.send_if_modified(|told| std::mem::replace(told, complete) != complete);
         self.changed.send_replace(());
     }
 }

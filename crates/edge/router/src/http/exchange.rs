@@ -16,6 +16,7 @@ use crate::http::page::{HEALTH_PATH, Reason, page};
 use crate::http::relay::relay;
 use crate::route::HttpRoute;
 use crate::table::host_name;
+use crate::watchdog::Activity;
 use crate::worker::Worker;
 
 /// What the requests of a connection share.
@@ -27,6 +28,7 @@ pub(crate) struct Exchange {
 
 /// Answers a request. Nothing fails: what cannot be relayed gets a page that says so.
 pub(crate) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> Response<ResponseBody> {
+    exchange.worker.pulse.note(Activity::Request);
     let busy = exchange.conversation.request();
     let version = request.version();
     let mut response = match decide(exchange, &request) {

@@ -65,7 +65,7 @@ async fn j9_j10_instances_follow_discoverd_and_outlast_its_absence() {
     let routes = vec![route("example.com", "s"), led, route("silent.com", "t")];
     changes.send(Change::Routes(routes)).await.expect("the router takes changes");
     within(router.synced()).await;
-    let serving = router.listen("v1").await.expect("loopback has free ports");
+    let serving = router.listen("v1", flynn_router::Sockets::default()).expect("loopback has free ports");
     let ask =
         async |host: &str| crate::client::Client::connect(serving.addresses()[0]).await.get(host, "/").await.text();
     eventually("1".to_owned(), async || ask("led.com").await).await;
