@@ -27,15 +27,6 @@ pub(crate) fn serve_more(load: &Load, count: usize) {
     until("requests are answered", || (load.answered() >= goal).then_some(()));
 }
 
-/// A request over a new connection.
-fn get(router: &Router) -> String {
-    let mut stream = connect(router.http);
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("the router reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("the connection ends well");
-    answer
-}
-
 #[test]
 fn k11_no_request_notices_that_the_router_is_replaced() {
     let backends = [Backend::start("backend 1"), Backend::start("backend 2")];
@@ -122,11 +113,11 @@ fn a_predecessor_that_is_killed_leaves_its_sockets() {
     until("the second router has the sockets", || (router.logged("took over the sockets") == 1).then_some(()));
     router.program.0.kill().expect("it is our child");
     router.program.0.wait().expect("it is our child");
-    assert!(get(&router).ends_with("\r\n\r\nbackend 1"), "{}", router.log());
+    assert!(router.get().ends_with("\r\n\r\nbackend 1"), "{}", router.log());
     // Before it gives anything: the third one finds a socket where nobody is.
     drop(second);
     let third = router.again();
-    assert!(get(&router).ends_with("\r\n\r\nbackend 1"), "{}", router.log());
+    assert!(router.get().ends_with("\r\n\r\nbackend 1"), "{}", router.log());
     drop(third);
 }
 
@@ -154,5 +145,5 @@ fn an_idle_connection_is_answered_after_the_router_was_replaced() {
     websocket.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
     assert_eq!(websocket.read(&mut answer).expect("the connection ends well"), 0);
     until("the former process only supervises", || (descendants(router.program.pid()).len() == 1).then_some(()));
-    assert!(get(&router).ends_with("backend 1"));
+    assert!(router.get().ends_with("backend 1"));
 }

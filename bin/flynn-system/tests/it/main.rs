@@ -1,6 +1,7 @@
 //! `flynn-system router` as a program, among real clients and backends.
 
 mod backend;
+mod browser;
 mod certificate;
 mod clients;
 mod faults;

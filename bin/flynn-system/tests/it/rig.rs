@@ -1,6 +1,7 @@
 //! The program under test, and waiting for it.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -145,6 +146,15 @@ impl Router {
         until("the next process takes over", || {
             (self.logged("another process takes the connections") > before).then_some(())
         });
+    }
+
+    /// The answer to a request over a new connection.
+    pub(crate) fn get(&self) -> String {
+        let mut stream = connect(self.http);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("the router reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("the connection ends well");
+        answer
     }
 
     pub(crate) fn write(&self, routes: &serde_json::Value) {

@@ -1,19 +1,12 @@
 //! A browser's WebSocket through the router. Needs Chromium, which is large: `script/test-clients` installs and runs it.
 
-#[path = "../it/backend.rs"]
-mod backend;
-#[path = "../it/certificate.rs"]
-mod certificate;
-#[path = "../it/rig.rs"]
-mod rig;
-
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
-use backend::Backend;
-use rig::{Program, Router, limit};
+use crate::backend::Backend;
+use crate::rig::{Program, Router, limit, until};
 
 /// Tells the path `/said/…` what it got back.
 const PAGE: &str = "<script>
@@ -59,7 +52,7 @@ fn d1_a_browser_talks_over_a_websocket() {
         "routes": [{"domain": "*", "service": "page"}, {"domain": "*", "path": "/socket/", "service": "echo"}],
         "services": {"page": {"instances": [page]}, "echo": {"instances": [echo.address()]}},
     }));
-    rig::until("the routes are read", || (router.logged("route file read") > 1).then_some(()));
+    until("the routes are served", || router.get().contains("WebSocket").then_some(()));
     let profile = tempfile::tempdir().expect("a folder");
     let browser = Command::new("chromium")
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
@@ -74,6 +67,7 @@ fn d1_a_browser_talks_over_a_websocket() {
     loop {
         let left = end.saturating_duration_since(std::time::Instant::now());
         let path = paths.recv_timeout(left).unwrap_or_else(|err| panic!("{err}; {}", router.log()));
+        // The page itself is asked for too.
         if let Some(said) = path.strip_prefix("/said/") {
             assert_eq!(said, "hello");
             return;
