@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 use chrono::Utc;
 use clap::Args;
+use flynn_template::{Missing, Scope, Template};
 use flynn_types::host::{ActiveJob, metadata};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 use super::table::{Table, age};
-use super::{Outcome, print, template};
+use super::{Outcome, print};
 
 #[derive(Args)]
 pub(super) struct Ps {
@@ -32,7 +33,7 @@ impl Ps {
         jobs.sort_by_key(|job| std::cmp::Reverse(job.created_at));
         if let Some(format) = &self.format {
             for job in &jobs {
-                print(&format!("{}\n", template::render(format, &template_view(job)?)?));
+                print(&format!("{}\n", shown(job, format)?));
             }
         } else if self.quiet {
             jobs.iter().for_each(|job| print(&format!("{}\n", job.job.id)));
@@ -43,11 +44,33 @@ impl Ps {
     }
 }
 
-/// The job's JSON with the status in words.
-fn template_view(job: &ActiveJob) -> anyhow::Result<serde_json::Value> {
+/// Fields that jobs have and their JSON leaves out when empty.
+const OPTIONAL: [&str; 12] = [
+    "status",
+    "pid",
+    "exitstatus",
+    "error",
+    "internalip",
+    "forcestop",
+    "id",
+    "metadata",
+    "env",
+    "partition",
+    "args",
+    "resources",
+];
+
+/// The job by a template; `metadata "key"` is the value of a key of its metadata.
+fn shown(job: &ActiveJob, format: &str) -> anyhow::Result<String> {
+    let metadata = job.job.metadata.clone();
+    let scope =
+        Scope::new().missing(Missing::Error { optional: &OPTIONAL }).function("metadata", move |keys| match keys {
+            [Value::String(key)] => Ok(metadata.get(key).cloned().unwrap_or_default().into()),
+            _ => Err("takes a key in quotes".into()),
+        });
     let mut view = serde_json::to_value(job)?;
     view["status"] = json!(job.status.as_str());
-    Ok(view)
+    Ok(Template::parse(format, &scope)?.render(&view, &scope)?)
 }
 
 fn ps_table(jobs: &[ActiveJob]) -> Table {
@@ -220,5 +243,23 @@ mod tests {
     #[test]
     fn ps_has_the_columns_of_the_specification() {
         assert_eq!(ps_table(&[]).render(), "ID  STATE  CREATED  CONTROLLER APP  CONTROLLER TYPE  ERROR\n");
+    }
+
+    #[test]
+    fn jobs_are_shown_by_field_and_metadata() {
+        let job: ActiveJob = serde_json::from_value(json!({"host_id": "h", "status": 1,
+            "job": {"id": "h-1", "metadata": {"flynn-controller.app_name": "web"}, "config": {}}}))
+        .unwrap();
+        for (format, text) in [
+            ("{{ metadata \"flynn-controller.app_name\" }}:{{ .Job.ID }}", "web:h-1"),
+            ("{{.HostID}} {{.Status}}", "h running"),
+            ("{{ index .Job.Metadata \"flynn-controller.app_name\" }}", "web"),
+            ("{{ metadata \"other\" }}.{{ .ExitStatus }}", "."),
+        ] {
+            assert_eq!(shown(&job, format).unwrap(), text, "{format}");
+        }
+        for bad in ["{{ .Job.ID", "{{ range .Job }}", "{{ .Nope }}", "{{ metadata }}"] {
+            assert!(shown(&job, bad).is_err(), "{bad}");
+        }
     }
 }

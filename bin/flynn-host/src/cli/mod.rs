@@ -8,7 +8,6 @@ mod jobs;
 mod run;
 mod setup;
 mod table;
-mod template;
 mod volumes;
 
 use std::io::Write as _;

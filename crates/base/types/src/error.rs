@@ -137,6 +137,16 @@ impl ApiError {
     }
 }
 
+/// An error and its causes in one line. A cause that the text before already holds (many errors print theirs) is not
+/// repeated.
+pub fn with_causes(err: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(err.source(), |err| err.source());
+    causes.fold(err.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,5 +169,20 @@ mod tests {
         let body = r#"{"code":"teapot","message":"m","retry":true}"#;
         let error: ApiError = serde_json::from_str(body).unwrap();
         assert_eq!((serde_json::to_string(&error).unwrap().as_str(), error.status()), (body, 500));
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{text}")]
+        struct Step {
+            text: &'static str,
+            source: Option<Box<Step>>,
+        }
+        let step = |text, source: Option<Step>| Step { text, source: source.map(Box::new) };
+        let full = step("disk full", None);
+        assert_eq!(with_causes(&full), "disk full");
+        let write = step("cannot write /a: disk full", Some(full));
+        assert_eq!(with_causes(&step("cannot start", Some(write))), "cannot start: cannot write /a: disk full");
     }
 }

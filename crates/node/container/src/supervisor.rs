@@ -10,7 +10,6 @@
 //! 7 read end of the init log, 8 the listening control socket, 9 the out-of-memory event descriptor (version 1) or
 //! `/dev/null`. Nothing else is inherited by either.
 
-use std::error::Error;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -18,9 +17,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use flynn_types::error::with_causes;
 use flynn_types::init::{CONTROL_FD, INHERITED_FDS, JOB_STDERR_FD, JOB_STDIN_FD, JOB_STDOUT_FD};
 use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::error::LibcontainerError;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::default::get_executor;
@@ -109,7 +108,7 @@ fn run(run_dir: &Path, report: &OwnedFd) -> Result<Unwanted, SuperviseError> {
             .map_err(io("record the container's process"))?;
         confine(&config)?;
         let oom_events = out_of_memory_events(&config)?;
-        container.start().map_err(|err| SuperviseError::Container(chain(&err)))?;
+        container.start().map_err(|err| SuperviseError::Container(with_causes(&err)))?;
         Ok(oom_events)
     })();
     let oom_events = finished.inspect_err(|_| sys::kill_and_reap(pid))?;
@@ -229,7 +228,7 @@ fn build(
         .map(|builder| builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr).with_preserved_fds(inherited))
         .map(|builder| builder.with_executor(Filtered { filter: config.filter.clone() }))
         .and_then(|builder| builder.as_init(run_dir).with_systemd(false).with_detach(false).build());
-    built.map_err(|err| SuperviseError::Container(explain(&err)))
+    built.map_err(|err| SuperviseError::Container(with_causes(&err)))
 }
 
 /// Runs the container's init under its system call filter.
@@ -316,24 +315,4 @@ fn become_monitor(init_binary: &Path, run_dir: &Path, pid: i32) -> SuperviseErro
         Ok(never) => match never {},
         Err(source) => SuperviseError::Io { attempt, source },
     }
-}
-
-/// libcontainer's error in words, with its causes.
-fn explain(err: &LibcontainerError) -> String {
-    chain(err)
-}
-
-/// An error and its causes, without the repetitions that transparent wrappers bring.
-fn chain(err: &dyn Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        let cause = err.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = err.source();
-    }
-    text
 }

@@ -9,7 +9,6 @@ mod feed;
 mod merge;
 mod render;
 mod store;
-mod template;
 mod transport;
 
 use std::collections::BTreeMap;

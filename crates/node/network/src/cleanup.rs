@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use flynn_types::error::with_causes;
 use flynn_types::id::JobId;
 use rtnetlink::packet_route::link::InfoKind;
 use tracing::{info, warn};
 
 use crate::kernel::Netlink;
-use crate::network::chain;
 use crate::{Config, FirewallError, KernelError, Network, firewall, namespace};
 
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ impl Network {
                 removed
             }
             Err(err) => {
-                warn!(err = %chain(&err), "cannot remove what jobs that are gone left in the network");
+                warn!(err = %with_causes(&err), "cannot remove what jobs that are gone left in the network");
                 0
             }
         }

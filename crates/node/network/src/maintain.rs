@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use flynn_types::error::with_causes;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::link::InfoKind;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::attachment::veth_name;
 use crate::kernel::{Link, change};
 use crate::lease::{self, Lease, Leases, Peer};
-use crate::network::{ClaimFailure, Shared, chain, claim};
+use crate::network::{ClaimFailure, Shared, claim};
 use crate::{FirewallError, KernelError, bridge, firewall, overlay, proc_sys};
 
 /// Time between looks at things that give no sign: the firewall, forwarding entries, the lease document.
@@ -149,7 +150,7 @@ impl Maintainer {
     /// One pass over the kernel's state, with its outcome told to all who want to know.
     async fn pass(&mut self, answers: Answers, full: bool) {
         let outcome = if full { self.reconcile(!answers.is_empty()).await } else { self.reconcile_links().await };
-        let message = outcome.as_ref().err().map(|err| chain(err));
+        let message = outcome.as_ref().err().map(|err| with_causes(err));
         let news = {
             let mut state = self.shared.state();
             let news = message.is_some() && state.kernel_error != message;
@@ -302,7 +303,7 @@ impl Maintainer {
                 self.adopt(lease, leases);
                 None
             }
-            Ok(Err(err)) => Some(chain(&err)),
+            Ok(Err(err)) => Some(with_causes(&err)),
             Err(_) => Some(format!("the lease document did not answer within {} s", STORE_TIMEOUT.as_secs())),
         };
         let news = {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flynn_http::Backoff;
+use flynn_types::error::with_causes;
 use flynn_types::id::{HostId, JobId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -208,7 +209,7 @@ impl Network {
     pub async fn detach(&self, job: &JobId, netns_path: &Path) {
         let ip = self.shared.state().pool.jobs().find(|(id, _)| *id == job).map(|(_, ip)| ip);
         if let Err(err) = attachment::detach(&self.shared.netlink, job, ip, netns_path).await {
-            error!(%job, err = %chain(&err), "cannot disconnect job from the network");
+            error!(%job, err = %with_causes(&err), "cannot disconnect job from the network");
         }
     }
 
@@ -261,7 +262,7 @@ async fn acquire(config: &Config, store: &dyn LeaseStore) -> Result<(Lease, Leas
         let message = match claim(config, store, None).await {
             Ok(done) => return Ok(done),
             Err(ClaimFailure::Settings(err)) => return Err(err),
-            Err(err) => chain(&err),
+            Err(err) => with_causes(&err),
         };
         if message != last_message {
             warn!(err = %message, "no subnet for this host yet");
@@ -312,16 +313,4 @@ pub(crate) async fn claim(
             Err(CasError::Store(err)) => return Err(err.into()),
         }
     }
-}
-
-/// An error with its causes, for logs and status.
-pub(crate) fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

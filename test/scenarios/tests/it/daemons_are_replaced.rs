@@ -148,7 +148,7 @@ fn no_request_notices_that_the_daemon_is_another() {
         failures.len(),
         &failures[..failures.len().min(5)]
     );
-    assert!(answered > 100 * repeats(), "{answered} answers are no load");
+    assert!(answered > 10 * repeats(), "{answered} answers are no load");
     assert_eq!(audit.downs(), Vec::<String>::new());
     node.stop(&running.job.id).unwrap();
     numbered(&node.output(&running.job.id).unwrap().stdout).unwrap();

@@ -1,9 +1,10 @@
 //! From errors to answers: one match per error type, no catch-all.
 
 use flynn_http::Failure;
+use flynn_types::error::with_causes;
 use flynn_types::error::{ApiError, ErrorCode};
 
-use crate::jobs::{RecordError, StopError, StopFailure, describe};
+use crate::jobs::{RecordError, StopError, StopFailure};
 use crate::store::StoreError;
 
 /// The answer for an error.
@@ -36,22 +37,22 @@ impl IntoApi for StopFailure {
 
 impl IntoApi for flynn_volume::VolumeError {
     fn into_api(self) -> ApiError {
-        ApiError::new(self.code(), describe(&self))
+        ApiError::new(self.code(), with_causes(&self))
     }
 }
 
 impl IntoApi for flynn_logmux::SinkError {
     fn into_api(self) -> ApiError {
         if self.is_invalid_request() {
-            ApiError::validation("", &describe(&self))
+            ApiError::validation("", &with_causes(&self))
         } else {
-            ApiError::new(ErrorCode::ServiceUnavailable, describe(&self)).retryable()
+            ApiError::new(ErrorCode::ServiceUnavailable, with_causes(&self)).retryable()
         }
     }
 }
 
 impl IntoApi for StoreError {
     fn into_api(self) -> ApiError {
-        ApiError::new(ErrorCode::ServiceUnavailable, describe(&self)).retryable()
+        ApiError::new(ErrorCode::ServiceUnavailable, with_causes(&self)).retryable()
     }
 }

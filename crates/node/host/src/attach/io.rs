@@ -7,12 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
 use flynn_container::Container;
+use flynn_types::error::with_causes;
 use flynn_types::host::attach::Frame;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::Gone;
-use crate::jobs::describe;
 
 /// Reads frames of a client.
 pub(super) struct FrameReader<R> {
@@ -93,7 +93,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 
 /// Both directions of a job's terminal.
 pub(super) async fn open_terminal(container: &Container) -> Result<(Terminal, Terminal), String> {
-    let master = container.take_pty().await.map_err(|err| describe(&err))?;
+    let master = container.take_pty().await.map_err(|err| with_causes(&err))?;
     let other = master.try_clone().map_err(|err| err.to_string())?;
     let open = |fd| Terminal::new(fd).map_err(|err: io::Error| format!("open the job's terminal: {err}"));
     Ok((open(other)?, open(master)?))

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use flynn_types::error::with_causes;
 use flynn_types::host::{ActiveJob, Job, JobEvent};
 use flynn_types::id::JobId;
 use tokio::sync::broadcast;
 
 use super::table::{AddError, JobTable, StopError, StopTarget};
-use crate::store::{Database, Persister, StoreError, chain};
+use crate::store::{Database, Persister, StoreError};
 
 /// Events that a slow subscriber may fall behind before its stream ends with an error.
 const EVENT_BUFFER: usize = 4096;
@@ -34,7 +35,7 @@ pub(crate) struct JobBook {
 pub(crate) enum RecordError {
     #[error(transparent)]
     Refused(#[from] AddError),
-    #[error("the job cannot be recorded: {}", chain(.0.as_ref()))]
+    #[error("the job cannot be recorded: {}", with_causes(.0.as_ref()))]
     Store(Arc<StoreError>),
 }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use flynn_container::Reconnect;
 use flynn_logmux::JobLog;
+use flynn_types::error::with_causes;
 use flynn_types::host::ActiveJob;
 use flynn_types::id::JobId;
 use tracing::warn;
 
-use super::runner::{Runner, describe, remove_tree};
+use super::runner::{Runner, remove_tree};
 
 /// How long the end of a job's output may take to reach its log, for example while the disk is full.
 const LOG_PATIENCE: Duration = Duration::from_secs(60);
@@ -46,7 +47,7 @@ impl Runner {
     /// Waits until what is known of all jobs is on disk: an exit must be before the monitor forgets it.
     pub(super) async fn recorded(&self) {
         while let Err(err) = self.book.persister().synced().await {
-            warn!(err = describe(err.as_ref()), "the job's end is not recorded yet");
+            warn!(err = with_causes(err.as_ref()), "the job's end is not recorded yet");
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
@@ -97,7 +98,7 @@ impl Runner {
             match action().await {
                 Ok(()) => return,
                 Err(err) if attempt == RETRIES => {
-                    warn!(what, err = describe(&err), "cannot be released, leaving it behind")
+                    warn!(what, err = with_causes(&err), "cannot be released, leaving it behind")
                 }
                 Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
             }

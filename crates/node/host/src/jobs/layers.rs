@@ -7,13 +7,14 @@ use std::sync::Arc;
 use flynn_container::{ContainerSpec, Limits};
 use flynn_logmux::JobLogInfo;
 use flynn_network::Network;
+use flynn_types::error::with_causes;
 use flynn_types::host::{ActiveJob, Mountspec, metadata};
 use flynn_types::id::JobId;
 use flynn_types::init::{self, InitConfig};
 use futures_util::future::try_join_all;
 
 use super::prepare;
-use super::runner::{Runner, describe};
+use super::runner::Runner;
 use crate::rootfs;
 
 /// Most output of one job that waits on disk for a daemon that is away.
@@ -33,7 +34,7 @@ impl Runner {
         let attached = async {
             let (Some(network), Some(address)) = (network, address) else { return Ok(None) };
             let path = run_dir.join(init::files::NETNS);
-            let attachment = network.attach(id, address, &path).await.map_err(|err| describe(&err))?;
+            let attachment = network.attach(id, address, &path).await.map_err(|err| with_causes(&err))?;
             Ok::<_, String>(Some((attachment, path)))
         };
         // Both to their ends, also when one fails: what is half made would be made behind the back of the cleaning up.
@@ -77,7 +78,7 @@ impl Runner {
             .volumes
             .rootfs(id, &layers, prepare::scratch_bytes(&job.job), self.mount_dir(id))
             .await
-            .map_err(|err| describe(&err))?;
+            .map_err(|err| with_causes(&err))?;
         let (root, overrides) = (mounted.path, self.bin_overrides.clone());
         let own_network = !job.job.config.host_network;
         tokio::task::spawn_blocking(move || {
@@ -96,7 +97,7 @@ impl Runner {
         if spec.kind != Mountspec::SQUASHFS {
             return Err(format!("unknown mountspec type: {:?}", spec.kind));
         }
-        self.volumes.layer(spec, Arc::clone(&self.layers)).await.map_err(|err| describe(&err))
+        self.volumes.layer(spec, Arc::clone(&self.layers)).await.map_err(|err| with_causes(&err))
     }
 
     fn volume_mounts(&self, id: &JobId, job: &ActiveJob) -> Result<Vec<flynn_container::Mount>, String> {
@@ -106,7 +107,7 @@ impl Runner {
                 if self.volumes.get(&binding.volume).is_none() {
                     return Err(format!("job {id} required volume {}, but that volume does not exist", binding.volume));
                 }
-                let source = self.volumes.mount_path(&binding.volume).map_err(|err| describe(&err))?;
+                let source = self.volumes.mount_path(&binding.volume).map_err(|err| with_causes(&err))?;
                 Ok(flynn_container::Mount {
                     source,
                     target: binding.target.clone().into(),

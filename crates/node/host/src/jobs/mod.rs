@@ -14,7 +14,7 @@ mod upkeep;
 pub(crate) use book::{JobBook, RecordError};
 pub(crate) use gate::{Gate, Turn};
 pub use runner::NetworkSlot;
-pub(crate) use runner::{Live, LiveJobs, Runner, describe};
+pub(crate) use runner::{Live, LiveJobs, Runner};
 pub(crate) use stop::StopFailure;
 pub(crate) use table::{StopError, StopTarget};
 pub(crate) use upkeep::{forget_expired, watch_memory};

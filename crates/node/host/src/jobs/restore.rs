@@ -8,6 +8,7 @@ use chrono::Utc;
 use flynn_container::Reconnect;
 use flynn_http::Backoff;
 use flynn_logmux::JobLog;
+use flynn_types::error::with_causes;
 use flynn_types::host::{ActiveJob, JobStatus};
 use flynn_types::id::{HostId, JobId};
 use flynn_types::init::ExitRecord;
@@ -16,7 +17,7 @@ use tracing::{info, warn};
 
 use super::book::RecordError;
 use super::cleanup::{RETRY_PAUSE, logged};
-use super::runner::{Runner, describe};
+use super::runner::Runner;
 
 /// Reconnects that run at once.
 const CONCURRENCY: usize = 16;
@@ -78,7 +79,7 @@ impl Runner {
                     runner.release(&id).await;
                     let info = runner.log_info(&id, &job);
                     while let Err(err) = runner.logs.forget_job(&info).await {
-                        warn!(job_id = %id, err = describe(&err), "the job's log cannot be made ready for another start");
+                        warn!(job_id = %id, err = with_causes(&err), "the job's log cannot be made ready for another start");
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
                     runner.spawn(id, None);
@@ -143,10 +144,10 @@ impl Runner {
                     return self.spawn(id, None);
                 }
                 Err(err @ RecordError::Refused(_)) => {
-                    return warn!(%lost, err = describe(&err), "job cannot be resurrected");
+                    return warn!(%lost, err = with_causes(&err), "job cannot be resurrected");
                 }
                 Err(err @ RecordError::Store(_)) => {
-                    warn!(%lost, err = describe(&err), "job cannot be resurrected yet");
+                    warn!(%lost, err = with_causes(&err), "job cannot be resurrected yet");
                     tokio::time::sleep(pause.pause()).await;
                 }
             }
@@ -162,7 +163,7 @@ impl Runner {
         }
         let jobs: Vec<JobId> = known.iter().cloned().collect();
         if let Err(err) = self.volumes.clean_leftovers(&jobs).await {
-            warn!(err = describe(&err), "what is left of earlier root file systems cannot be removed");
+            warn!(err = with_causes(&err), "what is left of earlier root file systems cannot be removed");
         }
         let (runner, directory) = (Arc::clone(self), self.run_root.join("container"));
         let found = tokio::task::spawn_blocking(move || {

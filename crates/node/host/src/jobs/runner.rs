@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use flynn_container::{Container, Runtime};
 use flynn_logmux::{JobLog, LogMux};
 use flynn_network::Network;
+use flynn_types::error::with_causes;
 use flynn_types::host::{ActiveJob, JobStatus};
 use flynn_types::id::JobId;
 use flynn_types::init::{ExitRecord, InitState};
@@ -128,22 +129,8 @@ enum NotStarted {
 
 impl<E: std::error::Error> From<E> for NotStarted {
     fn from(err: E) -> Self {
-        Self::Failed(describe(&err))
+        Self::Failed(with_causes(&err))
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn describe(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        let cause = err.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = err.source();
-    }
-    text
 }
 
 impl Runner {
@@ -280,12 +267,12 @@ impl Runner {
         self.gate.open(id).await;
         if self.is_to_stop(id) {
             if let Err(err) = live.container.kill().await {
-                info!(err = describe(&err), "the job's init does not end when told to");
+                info!(err = with_causes(&err), "the job's init does not end when told to");
                 self.runtime.destroy(&self.run_dir(id)).await;
             }
             return Ok(());
         }
-        live.container.resume().await.map_err(|err| describe(&err))
+        live.container.resume().await.map_err(|err| with_causes(&err))
     }
 
     /// Follows the container's states to its end, and records it.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flynn_container::CallError;
+use flynn_types::error::with_causes;
 use flynn_types::host::JobStatus;
 use flynn_types::id::JobId;
 use tracing::warn;
 
-use super::runner::{Live, Runner, describe, exit_record};
+use super::runner::{Live, Runner, exit_record};
 use super::{StopError, StopTarget};
 
 /// Time between SIGTERM and SIGKILL of jobs that name none.
@@ -33,7 +34,7 @@ impl From<CallError> for StopFailure {
     fn from(err: CallError) -> Self {
         match err {
             CallError::Disconnected => Self::NoContainer, // it ended just now
-            err @ (CallError::Timeout | CallError::Refused(_)) => Self::Call(describe(&err)),
+            err @ (CallError::Timeout | CallError::Refused(_)) => Self::Call(with_causes(&err)),
         }
     }
 }

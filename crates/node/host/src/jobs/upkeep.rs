@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use flynn_types::error::with_causes;
 use flynn_types::id::JobId;
 use tracing::{info, warn};
 
 use super::Runner;
-use super::runner::describe;
 
 /// Spec flynn-host section 9.2.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ pub(crate) async fn forget_expired(runner: Arc<Runner>) {
         match tokio::task::spawn_blocking(move || forgetting.book.forget_expired(Utc::now())).await {
             Ok(Ok(0)) | Err(_) => {}
             Ok(Ok(jobs)) => info!(jobs, "forgot jobs that ended long ago"),
-            Ok(Err(err)) => warn!(err = describe(&err), "jobs that ended long ago cannot be forgotten yet"),
+            Ok(Err(err)) => warn!(err = with_causes(&err), "jobs that ended long ago cannot be forgotten yet"),
         }
     }
 }

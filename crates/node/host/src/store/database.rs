@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use flynn_types::error::with_causes;
 use flynn_types::host::ActiveJob;
 use flynn_types::id::JobId;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
@@ -69,11 +70,6 @@ pub struct Database {
     open: Arc<Mutex<Result<Arc<redb::Database>, Option<String>>>>,
 }
 
-/// An error with all its sources.
-pub(crate) fn chain(err: &dyn std::error::Error) -> String {
-    std::iter::successors(err.source(), |err| err.source()).fold(err.to_string(), |text, err| format!("{text}: {err}"))
-}
-
 impl Database {
     /// Opens or creates the file. A damaged one is moved aside and a new one begun; the daemon then learns its running
     /// jobs from their monitors.
@@ -93,7 +89,7 @@ impl Database {
         // The old one must be closed first.
         *open = Err(None);
         let opened = self.open_or_begin_anew();
-        *open = opened.as_ref().map(Arc::clone).map_err(|err| Some(chain(err)));
+        *open = opened.as_ref().map(Arc::clone).map_err(|err| Some(with_causes(err)));
         opened.map(drop)
     }
 
@@ -123,7 +119,7 @@ impl Database {
     fn handle(&self) -> Result<Arc<redb::Database>, StoreError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(Some(_)) = &*open {
-            *open = self.open_or_begin_anew().map_err(|err| Some(chain(&err)));
+            *open = self.open_or_begin_anew().map_err(|err| Some(with_causes(&err)));
         }
         open.clone().map_err(|reason| reason.map_or(StoreError::Closed, StoreError::Unavailable))
     }
@@ -134,7 +130,7 @@ impl Database {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Another one may have opened it again already.
         if open.as_ref().is_ok_and(|now| Arc::ptr_eq(now, &failed)) {
-            *open = Err(Some(chain(err)));
+            *open = Err(Some(with_causes(err)));
         }
     }
 

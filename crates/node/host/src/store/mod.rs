@@ -11,6 +11,5 @@ mod database;
 mod persister;
 mod volumes;
 
-pub(crate) use database::chain;
 pub use database::{Database, StoreError};
 pub(crate) use persister::Persister;

@@ -1,8 +1,8 @@
 //! A sink's configuration, checked.
 
+use flynn_template::{Scope, Template};
 use flynn_types::host::{LogAggregatorConfig, SinkInfo, SinkKind, SyslogConfig};
 
-use super::template::Template;
 use crate::config::SinkError;
 
 const SYSLOG_PORT: u16 = 514;
@@ -86,7 +86,7 @@ impl Syslog {
         };
         let template = match config.template.as_str() {
             "" => None,
-            text => Some(Template::parse(text).map_err(|err| format!("template: {err}"))?),
+            text => Some(Template::parse(text, &Scope::new()).map_err(|err| err.to_string())?),
         };
         Ok(Self {
             transport,

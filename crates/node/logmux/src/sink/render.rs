@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use flynn_template::Scope;
 use flynn_types::host::{Job, metadata};
+use tracing::warn;
 
 use super::config::{Format, Syslog, Target, Transport};
 use crate::message::{Message, field};
@@ -91,7 +93,12 @@ fn known(core: &Weak<Core>, config: &Syslog, message: &Message<'_>, app_name: &s
         "" => app_name,
         name => name,
     };
-    let prefix = config.template.as_ref().map(|template| template.render(&job)).unwrap_or_default();
+    // A prefix that cannot be made of this job is left out: the message counts.
+    let prefix = config.template.as_ref().and_then(|template| {
+        let job = serde_json::to_value(&job).ok()?;
+        template.render(&job, &Scope::new()).inspect_err(|err| warn!(%err, "a sink's prefix cannot be made")).ok()
+    });
+    let prefix = prefix.unwrap_or_default();
     // A newline would end the message for the receiver.
     Known { app_name: field(name, 48), prefix: prefix.replace(['\n', '\r'], " ") }
 }

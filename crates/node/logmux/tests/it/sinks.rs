@@ -280,7 +280,7 @@ async fn sinks_are_checked_changed_and_removed() {
         (syslog("x", r#"{"url":"syslog://a","format":"y"}"#), "configuration of sink x: unknown format y"),
         (
             syslog("x", r#"{"url":"syslog://a","template":"{{.ID"}"#),
-            "configuration of sink x: template: unclosed action",
+            r#"configuration of sink x: unclosed action in template "{{.ID""#,
         ),
         (sink("x", SinkKind::LogAggregator, r#"{"addr":"a"}"#), "configuration of sink x: addr \"a\" is not host:port"),
     ] {

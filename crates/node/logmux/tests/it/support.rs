@@ -61,12 +61,15 @@ pub(crate) fn job(dir: &Path, id: &str, app: &str) -> JobLogInfo {
     JobLogInfo { job_id: id.parse().unwrap(), job, run_dir: dir.join("run").join(id) }
 }
 
+/// The messages of a file, up to one that is just being written.
 pub(crate) fn read_log(path: &Path) -> Vec<(char, String, String)> {
     let bytes = fs::read(path).unwrap_or_default();
     let (mut rest, mut found) = (bytes.as_slice(), Vec::new());
-    while !rest.is_empty() {
-        let space = rest.iter().position(|byte| *byte == b' ').expect("a length");
+    while let Some(space) = rest.iter().position(|byte| *byte == b' ') {
         let len: usize = std::str::from_utf8(&rest[..space]).unwrap().parse().expect("a length");
+        if rest.len() < space + 2 + len {
+            break;
+        }
         let message = String::from_utf8_lossy(&rest[space + 1..space + 1 + len]).into_owned();
         assert_eq!(rest[space + 1 + len], b'\n');
         rest = &rest[space + 2 + len..];

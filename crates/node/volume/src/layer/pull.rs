@@ -106,7 +106,7 @@ impl Pull<'_> {
 
     fn check_space(&self, missing_bytes: u64) -> Result<(), LayerError> {
         let have = std::fs::metadata(&self.partial).map_or(0, |m| m.len());
-        let needed = missing_bytes.saturating_sub(have) + self.layers.min_free_bytes;
+        let needed = missing_bytes.saturating_sub(have).saturating_add(self.layers.min_free_bytes);
         match mount::space(&self.layers.dir) {
             Ok((free, _)) if free < needed => Err(self.no_space(needed)),
             _ => Ok(()),

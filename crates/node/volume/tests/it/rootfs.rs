@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flynn_types::host::VolumeType;
-use flynn_volume::{LayerGuard, RootfsError, VolumeManager};
+use flynn_volume::{LayerError, LayerGuard, RootfsError, VolumeManager};
 
 use crate::support::{Dir, MIB, MemoryStore, file_layer, job, names, no_source, wait_until};
 
@@ -160,7 +160,8 @@ async fn whatever_step_a_crash_came_after_the_leftovers_go() {
 async fn what_cannot_be_made_is_said_and_leaves_nothing() {
     let (dir, store) = (Dir::new(), MemoryStore::new());
     let manager = dir.manager(&store).await;
-    let one = [layer(&dir, &manager, &[("a", b"1")]).await];
+    let spec = file_layer(&dir, &[("a", b"1")]);
+    let one = [manager.layer(&spec, no_source()).await.unwrap()];
     fs::write(dir.join("file"), "in the way").unwrap();
     let id = job("j");
     for (name, layers, size, target, expected) in [
@@ -182,10 +183,12 @@ async fn what_cannot_be_made_is_said_and_leaves_nothing() {
     drop((manager, one, many));
     config.min_free_bytes = u64::MAX;
     let manager = VolumeManager::open(config, store).await.unwrap();
-    let spec = file_layer(&dir, &[("a", b"1")]);
     let one = [manager.layer(&spec, no_source()).await.unwrap()];
     let err = manager.rootfs(&id, &one, MIB, dir.join("root")).await.unwrap_err();
     assert!(matches!(err, RootfsError::NoSpace { .. }), "{err}");
+    let another = file_layer(&dir, &[("b", b"2")]);
+    let err = manager.layer(&another, no_source()).await.unwrap_err();
+    assert!(matches!(err, LayerError::NoSpace { .. }), "{err}");
 }
 
 #[tokio::test]
