@@ -1,13 +1,15 @@
 //! Replacing the router's process without a lost request (spec router sections 2.4, 2.6 and K11).
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::backend::Backend;
 use crate::load::{Load, Plan};
-use crate::rig::{Router, connect, descendants, until};
+use crate::rig::{Router, connect, descendants, free_port, only_supervises, routes, until};
 
 /// 10 by default; the whole load from 100 on.
 pub(crate) fn is_thorough() -> bool {
@@ -144,6 +146,41 @@ fn an_idle_connection_is_answered_after_the_router_was_replaced() {
     // A tunnel ends with its own time.
     websocket.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
     assert_eq!(websocket.read(&mut answer).expect("the connection ends well"), 0);
-    until("the former process only supervises", || (descendants(router.program.pid()).len() == 1).then_some(()));
+    until("the former process only supervises", || only_supervises(router.program.pid()).then_some(()));
     assert!(router.get().ends_with("backend 1"));
+}
+
+#[test]
+fn tcp_routes_are_handed_over_too() {
+    let backend = Backend::start("backend 1");
+    let mut router = Router::start(&[&backend], &[]);
+    let port = free_port();
+    router.write(&routes(&[&backend], &[serde_json::json!({"type": "tcp", "port": port, "service": "s"})]));
+    drop(connect(port));
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+                let mut answer = [0; 17];
+                stream.read_exact(&mut answer)?;
+                assert_eq!(&answer, b"HTTP/1.1 200 OK\r\n");
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+            std::io::Result::Ok(())
+        });
+        for _ in 0..5 {
+            let goal = asked.load(Ordering::Relaxed) + 20;
+            until("requests are answered", || {
+                (asked.load(Ordering::Relaxed) >= goal || client.is_finished()).then_some(())
+            });
+            router.replace();
+        }
+        stop.store(true, Ordering::Relaxed);
+        let ended = client.join().expect("no panic");
+        assert!(ended.is_ok(), "{ended:?}; {}", router.log());
+    });
+    router.program.signal(Signal::TERM);
+    assert_eq!(router.program.wait(), 0);
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 
-use crate::rig::{Program, command, connect, free_port, until};
+use crate::rig::{Program, command, connect, free_port, only_supervises, until};
 
 #[test]
 fn k11_a_request_at_the_time_of_sigterm_is_finished_and_the_program_ends_well() {
@@ -97,6 +97,11 @@ fn k10_the_router_is_registered_while_it_serves() {
         assert!(note.contains(&format!("10.0.0.9:{port}")) && note.contains("host1-5f2c"), "{note}");
         assert!(note.ends_with("listening=true"), "{note}");
     }
+    // Who replaces it is registered in its place.
+    program.signal(Signal::USR2);
+    until("another process serves", || only_supervises(program.pid()).then_some(()));
+    let withdrawn = notes.lock().expect("no panic").iter().any(|note| note.starts_with("DELETE "));
+    assert!(!withdrawn, "a router that was replaced withdraws nothing");
     program.signal(Signal::TERM);
     for service in ["router-api", "router-http"] {
         let note = noted("DELETE", service);

@@ -48,6 +48,11 @@ impl Program {
     }
 }
 
+/// Whether a process that was replaced has nothing left to do but to wait for its children.
+pub(crate) fn only_supervises(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("supervise"))
+}
+
 /// Children of a process, and theirs.
 pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

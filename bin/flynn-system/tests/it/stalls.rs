@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 
 use crate::backend::Backend;
-use crate::rig::{Router, connect, until};
+use crate::rig::{Router, connect, only_supervises, until};
 
 /// A tracer that lets one thread stand still at its next look for events, as a bug or a bad disk would.
 struct Tracer(Child);
@@ -63,9 +63,6 @@ fn a_worker_that_stands_still_is_replaced_and_who_waits_is_served() {
     until("the worker is given up", || (router.logged("a worker does not end") > 0).then_some(()));
     // The kernel ends a thread that is traced only with its tracer.
     drop(tracer);
-    until("the process only supervises", || {
-        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", router.program.pid()));
-        line.ok()?.contains("supervise").then_some(())
-    });
+    until("the process only supervises", || only_supervises(router.program.pid()).then_some(()));
     assert!(router.log().contains("last it"), "{}", router.log());
 }

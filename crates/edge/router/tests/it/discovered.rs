@@ -11,7 +11,7 @@ use flynn_types::discoverd::{Event, EventKind, Instance};
 use tokio::sync::Notify;
 
 use crate::backend::Backend;
-use crate::rig::{eventually, members, route, settings, within};
+use crate::rig::{Rig, eventually, members, route, settings, within};
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
 
@@ -93,4 +93,22 @@ async fn j9_j10_instances_follow_discoverd_and_outlast_its_absence() {
     changes.send(Change::Members(members("s", &[]))).await.expect("the router takes changes");
     eventually("Not Found\n".to_owned(), async || ask("example.com").await).await;
     source.abort();
+}
+
+#[tokio::test]
+async fn a_list_of_routes_leaves_services_that_another_source_tells() {
+    let (told, listed) = (Backend::named("told").await, Backend::named("listed").await);
+    let routes = vec![route("told.com", "told"), route("listed.com", "listed")];
+    let everything = |listed: &[SocketAddr]| Change::Everything {
+        routes: routes.clone(),
+        services: vec![members("listed", listed)],
+    };
+    let rig = Rig::start(routes.clone(), vec![members("listed", &[listed.address])]).await;
+    rig.members(members("told", &[told.address])).await;
+    rig.tell(everything(&[listed.address])).await;
+    assert_eq!(rig.get("told.com").await, "200 told");
+    assert_eq!(rig.get("listed.com").await, "200 listed");
+    rig.tell(Change::Everything { routes: routes.clone(), services: vec![] }).await;
+    assert_eq!(rig.get("told.com").await, "200 told");
+    assert_eq!(rig.get("listed.com").await, "503 Service Unavailable\n", "what was listed and is no more is gone");
 }

@@ -10,6 +10,7 @@ mod discovered;
 mod events;
 mod failures;
 mod file;
+mod hanging;
 mod headers;
 mod hostile;
 mod lifecycle;
