@@ -211,6 +211,8 @@ impl Clients {
                     // GOAWAY without an error is told to streams that were not processed, and only to them (RFC 9113
                     // section 6.8): never sent, or not taken.
                     (None, reason) if reason.contains("NO_ERROR, Remote") => last = reason,
+                    // What hyper still held when the connection ended, because of the limit of streams.
+                    (None, reason) if reason.contains("DispatchGone") => last = reason,
                     (None, reason) => return Err(reason),
                 },
             }

@@ -62,8 +62,9 @@ fn wrk(url: &str, seconds: u32, more: &[&str]) -> anyhow::Result<(Run, f64)> {
 }
 
 fn parse_wrk(text: &str) -> Option<(Run, f64)> {
-    let words = |what: &str| text.lines().find(|line| line.contains(what)).map(str::split_whitespace);
-    let count: f64 = words("requests in")?.next()?.parse().ok()?;
+    let words = |what: &str| text.lines().find(|line| line.trim_start().starts_with(what)).map(str::split_whitespace);
+    let count: f64 =
+        text.lines().find(|line| line.contains(" requests in "))?.split_whitespace().next()?.parse().ok()?;
     let per_second = words("Requests/sec:")?.nth(1)?.parse().ok()?;
     let percentile = |what: &str| milliseconds(words(what)?.nth(1)?);
     let non_2xx = words("Non-2xx").and_then(|mut words| words.next_back()?.parse().ok()).unwrap_or(0);
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn what_wrk_prints_is_understood() {
         let text = "Running 5s test @ http://x\n  1 threads and 64 connections\n  Thread Stats   Avg      Stdev     Max   +/- Stdev\n\
-            \x20   Latency     1.20ms  100.00us   9.00ms   99.10%\n  Latency Distribution\n     50%    1.10ms\n     75%    1.30ms\n\
+            \x20   Latency     1.20ms  100.00us   9.00ms   52.50%\n  Latency Distribution\n     50%    1.10ms\n     75%    1.30ms\n\
             \x20    90%    2.00ms\n     99%    8.50ms\n  1000 requests in 5.00s, 1.00MB read\n\
             \x20 Socket errors: connect 1, read 2, write 0, timeout 4\n  Non-2xx or 3xx responses: 5\nRequests/sec:  200.00\n";
         let (run, count) = parse_wrk(text).unwrap();

@@ -34,6 +34,8 @@ struct Target {
 
 pub(crate) fn measure(rounds: usize, table: &mut Table) -> anyhow::Result<()> {
     let peers = Peers::start()?;
+    // First: memory that a load has left behind would hide what a connection costs.
+    memory::websockets(&peers, table)?;
     for (name, load, target, goal) in &CASES {
         let mut results: Vec<Results> = peers.proxies.iter().map(|_| Results::default()).collect();
         for _ in 0..rounds.min(5) {
@@ -44,7 +46,6 @@ pub(crate) fn measure(rounds: usize, table: &mut Table) -> anyhow::Result<()> {
         }
         tell(table, name, &peers.proxies, &results, *goal);
     }
-    memory::websockets(&peers, table)?;
     changes::visible(table)?;
     changes::under_load(&peers, table)
 }

@@ -91,7 +91,8 @@ impl Peers {
         this.proxies = vec![this.nginx()?, this.haproxy()?, this.ours()?];
         let ports = this.proxies.iter().flat_map(|proxy| [proxy.http, proxy.https]).chain([backend, websockets]);
         for port in ports {
-            wait_until(START, &format!("port {port} is open"), || TcpStream::connect(("127.0.0.1", port)))?;
+            wait_until(START, &format!("port {port} is open"), || TcpStream::connect(("127.0.0.1", port)))
+                .with_context(|| std::fs::read_to_string(this.folder.join("log")).unwrap_or_default())?;
         }
         Ok(this)
     }
@@ -132,10 +133,11 @@ impl Peers {
     fn haproxy(&self) -> anyhow::Result<Proxy> {
         let (http, https) = (free_port()?, free_port()?);
         let (backend, websockets, folder) = (self.backend, self.websockets, self.folder.display());
+        let connections = connections()?;
         let config = format!(
             "global
     nbthread 1
-    maxconn 30000
+    maxconn {connections}
 defaults
     mode http
     timeout connect 1s
@@ -191,6 +193,14 @@ pub(crate) fn write_routes(path: &Path, routes: &serde_json::Value) -> anyhow::R
     Ok(std::fs::rename(&new, path)?)
 }
 
+/// How many connections a proxy may have, with two descriptors each.
+pub(crate) fn connections() -> anyhow::Result<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits")?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).context("no limit of open files")?;
+    let files: usize = line.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(usize::MAX);
+    Ok((files / 2).saturating_sub(100).min(20_000))
+}
+
 pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -219,10 +229,10 @@ pub(crate) fn prepare(folder: &Path) -> anyhow::Result<()> {
 fn nginx(folder: &Path, name: &str, inside: &str) -> anyhow::Result<Running> {
     let place = folder.join(name);
     std::fs::create_dir(&place)?;
-    let place = place.display();
+    let (place, connections) = (place.display(), 2 * connections()?);
     let config = format!(
-        "worker_processes 1; worker_rlimit_nofile 65536; daemon off; pid {place}/pid; error_log {place}/log;
-        events {{ worker_connections 32768; }}
+        "worker_processes 1; daemon off; pid {place}/pid; error_log {place}/log;
+        events {{ worker_connections {connections}; }}
         http {{
             access_log off; keepalive_requests 1000000000; keepalive_timeout 600;
             client_body_temp_path {place}/a; proxy_temp_path {place}/b; fastcgi_temp_path {place}/c;
