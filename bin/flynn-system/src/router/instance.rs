@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use flynn_acme::Engine;
 use flynn_discoverd_client::{Client, Registration};
 use flynn_router::source::{discoverd, file};
 use flynn_router::{Page, Router, Serving, Settings, Sockets};
@@ -10,7 +11,7 @@ use flynn_telemetry::Metrics;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::{Options, Vars, registration};
+use super::{Options, Vars, acme, registration};
 
 /// How long the backends of all services are waited for. Without them a router that was alone would answer 503 anyway.
 const BACKENDS_LIMIT: Duration = Duration::from_secs(5);
@@ -18,6 +19,8 @@ const BACKENDS_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Instance {
     pub(super) serving: Serving,
     sources: JoinSet<()>,
+    /// Orders automatic certificates.
+    engine: Option<Engine>,
     discovery: Option<Client>,
     registrations: Vec<Registration>,
 }
@@ -40,7 +43,8 @@ impl<'a> Setup<'a> {
 impl Instance {
     /// Takes routes and backends in, and then connections.
     pub(super) async fn start(setup: &Setup<'_>, sockets: Sockets) -> anyhow::Result<Self> {
-        let router = Router::new(setup.settings.clone(), &Metrics::new("flynn_router"));
+        let metrics = Metrics::new("flynn_router");
+        let router = Router::new(setup.settings.clone(), &metrics);
         let mut sources = JoinSet::new();
         // A file that is wrong at the start is a mistake of who starts us; later the last good state goes on.
         router.changes().send(file::read(&setup.options.routes).await?).await.context("take in the first routes")?;
@@ -54,12 +58,19 @@ impl Instance {
         if discovery.is_some() && tokio::time::timeout(BACKENDS_LIMIT, router.complete()).await.is_err() {
             warn!("discoverd does not tell the backends of all services, serving without them");
         }
+        let engine = match setup.options.acme.automatic(&setup.vars, &setup.settings)? {
+            Some(automatic) => Some(acme::start(automatic, &router, &metrics, &mut sources).await?),
+            None => {
+                acme::warn_when_wanted(&router, &mut sources);
+                None
+            }
+        };
         let serving = router.listen(env!("CARGO_PKG_VERSION"), sockets)?;
         let kinds = ["http", "https"].into_iter().chain(std::iter::repeat("extra"));
         for (address, kind) in serving.addresses().iter().zip(kinds) {
             info!(%address, kind, "listening");
         }
-        Ok(Self { serving, sources, discovery, registrations: Vec::new() })
+        Ok(Self { serving, sources, engine, discovery, registrations: Vec::new() })
     }
 
     /// Lets others find this router, which knows its routes by now.
@@ -72,16 +83,23 @@ impl Instance {
     /// Ends for good.
     pub(super) async fn end(mut self) {
         futures_util::future::join_all(self.registrations.into_iter().map(Registration::deregister)).await;
+        if let Some(engine) = self.engine {
+            // Who takes over may order already while we drain.
+            engine.stop().await;
+        }
         self.serving.drain().await;
         self.sources.shutdown().await;
     }
 
     /// Ends slowly, because another process serves at the same addresses and is registered with them. Begins at once.
     pub(super) fn hand_over(self) -> impl Future<Output = ()> + Send + 'static {
-        let Self { serving, mut sources, registrations, .. } = self;
+        let Self { serving, mut sources, engine, registrations, .. } = self;
         drop(registrations); // ends the heartbeats; what is registered stays
         let ending = serving.hand_over();
         async move {
+            if let Some(engine) = engine {
+                engine.stop().await;
+            }
             ending.await;
             sources.shutdown().await;
         }

@@ -1,5 +1,6 @@
 //! `flynn-system router`
 
+mod acme;
 mod instance;
 mod lifetime;
 mod options;

@@ -9,6 +9,8 @@ use clap::Args;
 use flynn_router::{CookieKey, DefaultCertificate, HttpPort, Limits, Settings};
 use tracing::warn;
 
+use super::acme::AcmeOptions;
+
 /// Options of the router; what they leave open, variables say.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -57,6 +59,8 @@ pub(crate) struct Options {
     /// Socket at which the next router takes the listening sockets over, and this one those of a router that is there
     #[arg(long, value_name = "PATH")]
     pub(crate) handover: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) acme: AcmeOptions,
 }
 
 impl Options {

@@ -58,6 +58,25 @@ pub struct Route {
     pub disable_keep_alives: bool,
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
     pub managed_certificate_domain: String,
+    /// Plain HTTP is answered with a redirect to HTTPS. Unknown to Go clients.
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
+    pub https_redirect: bool,
+    /// Browsers are told to come by HTTPS only. Unknown to Go clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hsts: Option<Hsts>,
+}
+
+/// HTTP Strict Transport Security (RFC 6797).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hsts {
+    /// Seconds that browsers remember it; 0 makes them forget.
+    pub max_age: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub include_subdomains: bool,
+    /// The owner agrees that browsers ship with the domain in their lists.
+    #[serde(skip_serializing_if = "is_default")]
+    pub preload: bool,
 }
 
 impl Route {
@@ -178,6 +197,15 @@ mod tests {
         let route: Route = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&route).unwrap(), text);
         assert!(route.drain_backends && !route.sticky);
+    }
+
+    #[test]
+    fn what_go_clients_do_not_know_is_written_only_when_it_is_set() {
+        let text = r#"{"type":"http","service":"s","leader":false,"created_at":"0001-01-01T00:00:00Z","updated_at":"0001-01-01T00:00:00Z","managed_certificate_domain":"a.b","https_redirect":true,"hsts":{"max_age":60,"include_subdomains":true}}"#;
+        let route: Route = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&route).unwrap(), text);
+        let off = serde_json::to_string(&Route { https_redirect: false, hsts: None, ..route }).unwrap();
+        assert!(!off.contains("hsts") && !off.contains("https_redirect"), "{off}");
     }
 
     #[test]

@@ -3,20 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use flynn_acme::{Domain, Issued, View};
+use flynn_types::error::with_causes;
 use flynn_types::router::Route;
+use rustls::sign::CertifiedKey;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::http::secure::hsts;
 use crate::route::{HttpRoute, InvalidRoute, Place, TcpRoute, place};
 use crate::service::Service;
 use crate::shared::{Shared, Snapshot};
 use crate::source::{Change, Membership};
-use crate::tls::CertificateCache;
+use crate::table::Mount;
+use crate::tls::{CertificateCache, Challenges};
 
 /// Changes applied before the result is published, when they come fast.
 const BATCH: usize = 256;
 
-/// Names of the services that routes need.
+/// Names of what routes need: services, or domains of certificates.
 type Names = Arc<BTreeSet<Arc<str>>>;
 
 /// The state behind the snapshots.
@@ -33,8 +38,10 @@ pub(crate) struct Control {
     /// Number of routes of a service that drain its backends, where there are any.
     draining: BTreeMap<Box<str>, usize>,
     certificates: CertificateCache,
+    automatic: Arc<View>,
     invalid: BTreeSet<Box<str>>,
     interest: watch::Sender<Names>,
+    automatic_domains: watch::Sender<Names>,
     changed: watch::Sender<()>,
     synced: watch::Sender<bool>,
     complete: watch::Sender<bool>,
@@ -43,6 +50,8 @@ pub(crate) struct Control {
 /// What others see of the control.
 pub(crate) struct Views {
     pub(crate) interest: watch::Receiver<Names>,
+    /// Domains of routes whose certificates are automatic.
+    pub(crate) automatic: watch::Receiver<Names>,
     pub(crate) changed: watch::Receiver<()>,
     pub(crate) synced: watch::Receiver<bool>,
     pub(crate) complete: watch::Receiver<bool>,
@@ -51,6 +60,7 @@ pub(crate) struct Views {
 impl Control {
     pub(crate) fn new(shared: Arc<Shared>) -> (Self, Views) {
         let (interest, interest_view) = watch::channel(Names::default());
+        let (automatic_domains, automatic_view) = watch::channel(Names::default());
         let (changed, changed_view) = watch::channel(());
         let (synced, synced_view) = watch::channel(false);
         let (complete, complete_view) = watch::channel(false);
@@ -63,16 +73,22 @@ impl Control {
             told_with_routes: BTreeSet::new(),
             draining: BTreeMap::new(),
             certificates: CertificateCache::default(),
+            automatic: Arc::default(),
             invalid: BTreeSet::new(),
             interest,
+            automatic_domains,
             changed,
             synced,
             complete,
         };
-        (
-            control,
-            Views { interest: interest_view, changed: changed_view, synced: synced_view, complete: complete_view },
-        )
+        let views = Views {
+            interest: interest_view,
+            automatic: automatic_view,
+            changed: changed_view,
+            synced: synced_view,
+            complete: complete_view,
+        };
+        (control, views)
     }
 
     /// Applies changes until all sources are gone.
@@ -106,6 +122,7 @@ impl Control {
             Change::Routes(routes) => self.replace(routes),
             Change::Set(route) => self.set(*route),
             Change::Remove { id } => self.remove(&id),
+            Change::Automatic(view) => self.take_automatic(view),
             Change::Members(membership) => {
                 if self.services.contains_key(&*membership.service) {
                     self.update(&membership);
@@ -171,30 +188,10 @@ impl Control {
             }
             self.count_drain(former, false);
         }
-        let service = self.service(&route.service);
         match place {
-            Place::Http(mount) => {
-                let certificate = route.key_pair().and_then(|(chain, key)| {
-                    let certificate = self.certificates.get(chain.trim(), key.trim());
-                    certificate
-                        .inspect_err(|err| {
-                            let reason = with_source(err);
-                            error!(route_id = route.id, reason, "certificate cannot be used, the default one is");
-                        })
-                        .ok()
-                });
-                let metrics = self.shared.metrics.route(&id, &route.service);
-                let http = HttpRoute {
-                    service,
-                    leader: route.leader,
-                    sticky: route.sticky,
-                    keep_alive: !route.disable_keep_alives,
-                    certificate,
-                    metrics,
-                };
-                self.next.table.set(&id, mount, Arc::new(http));
-            }
+            Place::Http(mount) => self.mount(&route, mount),
             Place::Tcp { port } => {
+                let service = self.service(&route.service);
                 let tcp = TcpRoute { id: Arc::clone(&id), service, leader: route.leader };
                 if let Some(other) = self.next.tcp.insert(port, Arc::new(tcp)).filter(|other| other.id != id) {
                     warn!(route_id = %id, other = %other.id, port, "two TCP routes have one port, the newer one gets it");
@@ -208,6 +205,51 @@ impl Control {
         }
         self.announce_named(&route.service);
         self.routes.insert(id, route);
+    }
+
+    /// Lets requests find an HTTP route, as it is now with its service and certificate.
+    fn mount(&mut self, route: &Route, mount: Mount) {
+        let id: Arc<str> = (*route.id).into();
+        let http = HttpRoute {
+            service: self.service(&route.service),
+            leader: route.leader,
+            sticky: route.sticky,
+            keep_alive: !route.disable_keep_alives,
+            certificate: self.certificate(route),
+            https_redirect: route.https_redirect,
+            hsts: route.hsts.as_ref().map(hsts),
+            metrics: self.shared.metrics.route(&id, &route.service),
+        };
+        self.next.table.set(&id, mount, Arc::new(http));
+    }
+
+    /// The certificate of a route: the automatic one, as soon as there is one, else its own.
+    fn certificate(&mut self, route: &Route) -> Option<Arc<CertifiedKey>> {
+        let automatic = issued(&self.automatic, route).map(|issued| (&*issued.chain, issued.key.reveal()));
+        [automatic, route.key_pair()].into_iter().flatten().find_map(|(chain, key)| {
+            let certificate = self.certificates.get(chain.trim(), key.trim());
+            certificate
+                .inspect_err(|err| {
+                    let reason = with_causes(err);
+                    error!(route_id = route.id, reason, "certificate cannot be used, the default one is");
+                })
+                .ok()
+        })
+    }
+
+    /// Takes over which automatic certificates there are, and which challenges are pending.
+    fn take_automatic(&mut self, view: Arc<View>) {
+        let before = std::mem::replace(&mut self.automatic, view);
+        if before.challenges != self.automatic.challenges {
+            let pending = self.automatic.challenges.values().map(|challenge| &**challenge);
+            self.next.challenges = Arc::new(Challenges::new(pending));
+        }
+        let changed = |route: &&Route| issued(&before, route) != issued(&self.automatic, route);
+        for route in self.routes.values().filter(changed).cloned().collect::<Vec<_>>() {
+            if let Ok(Place::Http(mount)) = place(&route) {
+                self.mount(&route, mount);
+            }
+        }
     }
 
     fn remove(&mut self, id: &str) {
@@ -277,14 +319,9 @@ impl Control {
         metrics.routes_invalid.set(i64::try_from(self.invalid.len()).unwrap_or(i64::MAX));
         self.shared.services.store(Arc::new(self.services.clone()));
         self.shared.snapshot.store(Arc::new(self.next.clone()));
-        let names: BTreeSet<Arc<str>> = self.services.keys().cloned().collect();
-        self.interest.send_if_modified(|present| {
-            let differ = **present != names;
-            if differ {
-                *present = Arc::new(names);
-            }
-            differ
-        });
+        tell(&self.interest, self.services.keys().cloned().collect());
+        let wanted = self.routes.values().filter(|route| !route.managed_certificate_domain.is_empty());
+        tell(&self.automatic_domains, wanted.map(|route| (*route.managed_certificate_domain).into()).collect());
         if self.next.synced && !self.synced.send_replace(true) {
             info!(routes = self.routes.len(), "routes are complete");
         }
@@ -294,6 +331,19 @@ impl Control {
     }
 }
 
-fn with_source(err: &dyn std::error::Error) -> String {
-    err.source().map_or_else(|| err.to_string(), |source| format!("{err}: {source}"))
+/// The automatic certificate of a route, if there is one.
+fn issued<'a>(view: &'a View, route: &Route) -> Option<&'a Issued> {
+    let domain: Domain = route.managed_certificate_domain.parse().ok()?;
+    view.certificates.get(&domain)?.issued.as_ref()
+}
+
+/// Tells names, unless they are known.
+fn tell(names: &watch::Sender<Names>, now: BTreeSet<Arc<str>>) {
+    names.send_if_modified(|present| {
+        let differ = **present != now;
+        if differ {
+            *present = Arc::new(now);
+        }
+        differ
+    });
 }

@@ -14,7 +14,11 @@ const NONCE_BYTES: usize = 24;
 
 /// The key that all routers of a cluster share, so that each knows the others' cookies.
 #[derive(Clone)]
-pub struct CookieKey(XSalsa20Poly1305);
+pub struct CookieKey {
+    cipher: XSalsa20Poly1305,
+    /// Of which other keys are derived.
+    secret: [u8; 32],
+}
 
 /// Why a text is no key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +39,12 @@ impl std::fmt::Debug for CookieKey {
 
 impl CookieKey {
     pub fn new(key: &[u8; 32]) -> Self {
-        Self(XSalsa20Poly1305::new(Key::from_slice(key)))
+        Self { cipher: XSalsa20Poly1305::new(Key::from_slice(key)), secret: *key }
+    }
+
+    /// What all routers of the cluster know and nobody else.
+    pub(crate) fn secret(&self) -> &[u8; 32] {
+        &self.secret
     }
 
     /// A key that no other router has.
@@ -63,7 +72,8 @@ impl CookieKey {
 
     fn seal_with(&self, backend: SocketAddr, nonce: [u8; NONCE_BYTES]) -> String {
         let plain = backend.to_string();
-        let sealed = self.0.encrypt(Nonce::from_slice(&nonce), plain.as_bytes()).expect("an address is not too long");
+        let sealed =
+            self.cipher.encrypt(Nonce::from_slice(&nonce), plain.as_bytes()).expect("an address is not too long");
         STANDARD.encode([&nonce[..], &sealed].concat())
     }
 
@@ -71,7 +81,7 @@ impl CookieKey {
     pub fn open(&self, value: &str) -> Option<SocketAddr> {
         let bytes = STANDARD.decode(value).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES)?;
-        let plain = self.0.decrypt(Nonce::from_slice(nonce), sealed).ok()?;
+        let plain = self.cipher.decrypt(Nonce::from_slice(nonce), sealed).ok()?;
         std::str::from_utf8(&plain).ok()?.parse().ok()
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use flynn_types::router::{Route, RouteKind};
+use http::HeaderValue;
 use rustls::sign::CertifiedKey;
 
 use crate::metrics::RouteMetrics;
@@ -35,6 +36,10 @@ pub(crate) struct HttpRoute {
     /// Whether connections to backends are used again.
     pub(crate) keep_alive: bool,
     pub(crate) certificate: Option<Arc<CertifiedKey>>,
+    /// What comes in clear is sent to HTTPS.
+    pub(crate) https_redirect: bool,
+    /// `Strict-Transport-Security` of answers over HTTPS.
+    pub(crate) hsts: Option<HeaderValue>,
     pub(crate) metrics: RouteMetrics,
 }
 

@@ -24,7 +24,8 @@ use crate::metrics::RouterMetrics;
 use crate::settings::Settings;
 use crate::shared::{Drain, Shared, Snapshot};
 use crate::sockets::Sockets;
-use crate::source::{CHANGES, Changes, Interest};
+use crate::source::{CHANGES, Changes, Domains, Interest};
+use crate::tls::Tickets;
 use crate::watchdog::{Pulse, Watchdog};
 use crate::worker;
 
@@ -42,8 +43,6 @@ pub enum ListenError {
     Watch(#[source] io::Error),
     #[error("start a worker thread")]
     Thread(#[source] io::Error),
-    #[error("make keys for session tickets")]
-    Tickets(#[source] rustls::Error),
 }
 
 /// A router that takes in routes, and does not listen yet.
@@ -65,6 +64,7 @@ impl Router {
             metrics: RouterMetrics::new(metrics),
             events: Events::new(),
             drain: OnceLock::new(),
+            https_port: OnceLock::new(),
             draining: CancellationToken::new(),
             cut_off: CancellationToken::new(),
         });
@@ -84,11 +84,21 @@ impl Router {
         self.views.interest.clone()
     }
 
+    /// The domains whose certificates routes want to be automatic, for who orders them.
+    pub fn automatic_domains(&self) -> Domains {
+        self.views.automatic.clone()
+    }
+
     /// Waits until a complete list of routes is there.
     pub async fn synced(&self) {
         let mut synced = self.views.synced.clone();
         // The sender lives as long as the control, which lives as long as `changes`.
         let _ = synced.wait_for(|synced| *synced).await;
+    }
+
+    /// Tells whenever changes have been applied.
+    pub fn applied(&self) -> watch::Receiver<()> {
+        self.views.changed.clone()
     }
 
     /// Waits until the backends of all services that routes name are told.
@@ -126,8 +136,10 @@ impl Router {
             let _ = sockets.open(settings.listen_tcp, *port, 1);
         }
         sockets.drop_unwanted();
-        let tickets: Arc<dyn ProducesTickets> =
-            rustls::crypto::aws_lc_rs::Ticketer::new().map_err(ListenError::Tickets)?;
+        let tickets: Arc<dyn ProducesTickets> = Arc::new(Tickets::new(settings.cookie_key.secret()));
+        if let Some(position) = settings.http.iter().position(|http| http.tls && http.default) {
+            let _ = self.shared.https_port.set(addresses[position].port()); // a router listens once
+        }
         let (mut threads, mut pulses) = (Vec::new(), Vec::new());
         for (number, listeners) in listeners.into_iter().enumerate() {
             let pulse = Arc::new(Pulse::default());
@@ -199,6 +211,11 @@ impl Serving {
     /// Where sources send what they know.
     pub fn changes(&self) -> Changes {
         self.router.changes()
+    }
+
+    /// The domains whose certificates routes want to be automatic.
+    pub fn automatic_domains(&self) -> Domains {
+        self.router.automatic_domains()
     }
 
     /// Tells whenever changes have been applied: requests that come later see them.

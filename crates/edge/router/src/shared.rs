@@ -13,6 +13,7 @@ use crate::route::{HttpRoute, TcpRoute};
 use crate::service::Service;
 use crate::settings::Settings;
 use crate::table::Table;
+use crate::tls::Challenges;
 
 /// The routes at one moment.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,7 @@ pub(crate) struct Snapshot {
     pub(crate) table: Table<Arc<HttpRoute>>,
     /// By port.
     pub(crate) tcp: BTreeMap<u16, Arc<TcpRoute>>,
+    pub(crate) challenges: Arc<Challenges>,
     /// Whether there ever was a complete list of routes.
     pub(crate) synced: bool,
 }
@@ -46,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) events: Arc<Events>,
     /// How the router ends; set before `draining` is cancelled.
     pub(crate) drain: OnceLock<Drain>,
+    /// The default port of HTTPS, as soon as it is bound.
+    pub(crate) https_port: OnceLock<u16>,
     /// Cancelled when the router is to end: no new connections, each answer says that it is the connection's last.
     pub(crate) draining: CancellationToken,
     /// Cancelled when waiting for clients is over.

@@ -175,6 +175,25 @@ impl Client {
         self.collect(method, path, None).await.map(drop)
     }
 
+    /// Sends a request to its own URI with its own headers, and reads the answer whole, whatever its status: for
+    /// protocols of others. Redirects are not followed.
+    ///
+    /// # Errors
+    /// When there is no answer in time, or one of more than `max_answer` bytes.
+    pub async fn send_as_is(&self, request: Request<Bytes>, max_answer: usize) -> Result<Response<Bytes>, ClientError> {
+        let url = request.uri().to_string();
+        let work = async {
+            let sent = self.inner.request(request.map(Full::new)).await;
+            let response = sent.map_err(|err| connect_error(&url, &err))?;
+            let status = response.status();
+            let headers = response.headers().clone();
+            let mut answer = Response::new(read(response, &url, max_answer).await?);
+            (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
+            Ok(answer)
+        };
+        self.in_time(&url, work).await
+    }
+
     fn encode<B: Serialize + ?Sized>(&self, body: &B) -> Result<Bytes, ClientError> {
         let encoded = serde_json::to_vec(body);
         encoded.map(Bytes::from).map_err(|err| ClientError::Decode { url: self.base.clone(), reason: err.to_string() })

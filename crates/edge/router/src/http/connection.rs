@@ -33,6 +33,13 @@ pub(crate) struct Origin {
     pub(crate) port_key: u16,
 }
 
+impl Origin {
+    /// Whether the connection to us is encrypted.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.via.proto == "https"
+    }
+}
+
 /// Serves a connection to its end.
 pub(crate) async fn serve<S>(worker: &Rc<Worker>, stream: S, origin: Rc<Origin>, http2: bool)
 where

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::guard::{Busy, Conversation, REFUSED_METHOD};
@@ -13,9 +13,11 @@ use crate::headers::{X_REQUEST_ID, is_acceptable_request_id};
 use crate::http::Origin;
 use crate::http::body::ResponseBody;
 use crate::http::page::{HEALTH_PATH, Reason, page};
+use crate::http::record::{Line, Record};
 use crate::http::relay::relay;
+use crate::http::secure::{STRICT_TRANSPORT_SECURITY, redirect};
 use crate::route::HttpRoute;
-use crate::table::host_name;
+use crate::table::{DEFAULT_PORTS, host_name};
 use crate::watchdog::Activity;
 use crate::worker::Worker;
 
@@ -36,7 +38,25 @@ pub(crate) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
             let id = request_id(request.headers());
             exchange.page(reason, request.headers().get(ACCEPT), &id, busy)
         }
-        Decision::Relay(route) => relay(exchange, &route, request, busy).await,
+        Decision::Challenge(answer) => {
+            text(StatusCode::OK, answer, request_id(request.headers())).map(|answer| ResponseBody::page(answer, busy))
+        }
+        Decision::Redirect(route, location) => {
+            let id = request_id(request.headers());
+            let line = exchange.line(&route, &request).map(|line| Box::new(Line { request_id: id.clone(), ..*line }));
+            let mut response = text(StatusCode::PERMANENT_REDIRECT, Bytes::new(), id);
+            response.headers_mut().insert(LOCATION, location);
+            Record::new(&route.metrics, None, line).status = response.status();
+            response.map(|empty| ResponseBody::page(empty, busy))
+        }
+        Decision::Relay(route) => {
+            let mut response = relay(exchange, &route, request, busy).await;
+            if let Some(hsts) = route.hsts.as_ref().filter(|_| exchange.origin.is_tls()) {
+                // A backend that says it itself knows better.
+                response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+            }
+            response
+        }
     };
     if version < Version::HTTP_2 && exchange.worker.shared.is_draining() && response.status() != 101 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -50,6 +70,10 @@ pub(crate) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> R
 
 enum Decision {
     Page(Reason),
+    /// The answer to an authority that verifies a domain.
+    Challenge(Bytes),
+    /// To HTTPS, where the route wants all requests.
+    Redirect(Arc<HttpRoute>, HeaderValue),
     Relay(Arc<HttpRoute>),
 }
 
@@ -70,8 +94,15 @@ fn decide(exchange: &Exchange, request: &Request<Incoming>) -> Decision {
     let host = host(request);
     let path = request.uri().path();
     let snapshot = shared.snapshot.load();
-    if let Some(route) = snapshot.table.find(exchange.origin.port_key, &host_name(host), path) {
-        return Decision::Relay(Arc::clone(route));
+    let name = host_name(host);
+    if let Some(answer) = snapshot.challenges.text(&name, path) {
+        return Decision::Challenge(answer.clone());
+    }
+    if let Some(route) = snapshot.table.find(exchange.origin.port_key, &name, path) {
+        return match redirect_to(exchange, route, request, host) {
+            Some(location) => Decision::Redirect(Arc::clone(route), location),
+            None => Decision::Relay(Arc::clone(route)),
+        };
     }
     if path == HEALTH_PATH {
         let healthy = snapshot.synced && !shared.is_draining();
@@ -79,6 +110,29 @@ fn decide(exchange: &Exchange, request: &Request<Incoming>) -> Decision {
     }
     shared.metrics.requests_unrouted.inc();
     Decision::Page(Reason::NoRoute)
+}
+
+/// Where a request is sent that should have come by HTTPS. Additional ports have no counterpart.
+fn redirect_to(exchange: &Exchange, route: &HttpRoute, request: &Request<Incoming>, host: &str) -> Option<HeaderValue> {
+    if !route.https_redirect || exchange.origin.is_tls() || exchange.origin.port_key != DEFAULT_PORTS {
+        return None;
+    }
+    let https_port = exchange.worker.shared.https_port.get().copied().unwrap_or(443);
+    redirect(host, request.uri().path_and_query().map_or("/", |path| path.as_str()), https_port)
+}
+
+/// A small response of plain text.
+fn text(status: StatusCode, body: Bytes, request_id: HeaderValue) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let length = response.body().len();
+    let headers = response.headers_mut();
+    if length > 0 {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(X_REQUEST_ID, request_id);
+    response
 }
 
 /// The host of a request as the client wrote it: the target's, where that has one, else that of the header.
@@ -105,6 +159,21 @@ pub(super) fn fresh_request_id() -> HeaderValue {
 }
 
 impl Exchange {
+    /// What the access log tells of a request, if there is one.
+    pub(super) fn line(&self, route: &HttpRoute, request: &Request<Incoming>) -> Option<Box<Line>> {
+        self.worker.shared.settings.access_log.then(|| {
+            Box::new(Line {
+                client: self.origin.peer,
+                host: host(request).to_owned(),
+                method: request.method().clone(),
+                path: request.uri().path().to_owned(),
+                request_id: HeaderValue::from_static(""),
+                service: Arc::clone(&route.service.name),
+                reused: false,
+            })
+        })
+    }
+
     pub(super) fn page(
         &self,
         reason: Reason,

@@ -6,6 +6,7 @@ mod exchange;
 mod page;
 mod record;
 mod relay;
+pub(crate) mod secure;
 mod tunnel;
 
 pub(crate) use connection::{Origin, serve};

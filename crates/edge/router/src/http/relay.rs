@@ -21,7 +21,7 @@ use crate::cookie;
 use crate::guard::Busy;
 use crate::headers::{fold_cookies, rewrite_request, rewrite_response, wants_upgrade};
 use crate::http::body::{Relayed, ResponseBody};
-use crate::http::exchange::{Exchange, fresh_request_id, host};
+use crate::http::exchange::{Exchange, fresh_request_id};
 use crate::http::page::Reason;
 use crate::http::record::{Line, Record};
 use crate::http::tunnel::copy_both_ways;
@@ -49,7 +49,7 @@ pub(super) async fn relay(
     // HTTP/1.0 and HTTP/2 have no upgrades.
     let upgrade = request.version() == Version::HTTP_11 && wants_upgrade(request.headers());
     let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
-    let line = settings.access_log.then(|| line(exchange, route, &request));
+    let line = exchange.line(route, &request);
     let pinned = match route.sticky {
         true => cookie::find(request.headers()).and_then(|value| settings.cookie_key.open(value)),
         false => None,
@@ -57,7 +57,7 @@ pub(super) async fn relay(
     let (mut head, incoming) = request.into_parts();
     let request_id = make_head(&mut head, exchange, &incoming);
     let upload = Upload::new(incoming);
-    let line = line.map(|line| Box::new(Line { request_id: request_id.clone(), ..line }));
+    let line = line.map(|line| Box::new(Line { request_id: request_id.clone(), ..*line }));
     let mut record = Record::new(&route.metrics, Some(Rc::clone(&upload)), line);
     let accept = head.headers.get(ACCEPT).cloned();
     let attempt = Attempts { worker: &exchange.worker, route, upload: &upload, pinned, upgrade };
@@ -92,18 +92,6 @@ pub(super) async fn relay(
     }
     let connection = (route.keep_alive && !upgrade).then(|| (Rc::clone(&exchange.worker), answered.sender));
     response.map(|incoming| ResponseBody::relayed(Relayed { incoming, record, connection }, busy))
-}
-
-fn line(exchange: &Exchange, route: &HttpRoute, request: &Request<Incoming>) -> Line {
-    Line {
-        client: exchange.origin.peer,
-        host: host(request).to_owned(),
-        method: request.method().clone(),
-        path: request.uri().path().to_owned(),
-        request_id: HeaderValue::from_static(""),
-        service: Arc::clone(&route.service.name),
-        reused: false,
-    }
 }
 
 /// Turns a client's request head into the backend's. Gives the request id.

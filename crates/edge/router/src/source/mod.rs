@@ -2,8 +2,9 @@
 //!
 //! A source is a task that sends [`Change`]s. It learns by [`Interest`] which services the routes name, so that one for
 //! backends follows exactly those. [`file`] is a source of both; the controller's routes and discoverd's instances are
-//! each a source of one.
+//! each a source of one. [`acme`] brings the certificates that routes want to be automatic.
 
+pub mod acme;
 pub mod discoverd;
 pub mod file;
 
@@ -11,6 +12,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use flynn_acme::View;
 use flynn_types::router::Route;
 use tokio::sync::{mpsc, watch};
 
@@ -22,6 +24,9 @@ pub type Changes = mpsc::Sender<Change>;
 
 /// The services that routes name.
 pub type Interest = watch::Receiver<Arc<BTreeSet<Arc<str>>>>;
+
+/// The domains whose certificates routes want to be automatic.
+pub type Domains = watch::Receiver<Arc<BTreeSet<Arc<str>>>>;
 
 /// What a source tells.
 #[derive(Clone, Debug)]
@@ -36,6 +41,8 @@ pub enum Change {
     Remove { id: Box<str> },
     /// All instances of a service.
     Members(Membership),
+    /// All automatic certificates and pending challenges.
+    Automatic(Arc<View>),
 }
 
 /// The instances of a service.

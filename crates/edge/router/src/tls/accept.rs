@@ -4,9 +4,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use flynn_acme::challenge::ALPN;
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, WantsServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ConfigBuilder, ServerConfig};
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -32,12 +33,7 @@ impl Acceptor {
     /// `tickets` are those of the whole router: a client resumes its session on any port and worker.
     pub(crate) fn new(shared: Arc<Shared>, port_key: u16, tickets: Arc<dyn ProducesTickets>) -> Self {
         let certificates = Arc::new(Certificates { shared, port_key });
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider knows TLS 1.2 and 1.3")
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&certificates) as _);
+        let mut config = builder().with_cert_resolver(Arc::clone(&certificates) as _);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = tickets;
         Self { certificates, config: Arc::new(config) }
@@ -51,11 +47,31 @@ pub(crate) async fn handshake(acceptor: &Acceptor, mut stream: Replay) -> io::Re
         return refuse(&mut stream, PROTOCOL_VERSION, "the client knows only versions before TLS 1.2").await;
     }
     let mut start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    if let Some(certificate) = acceptor.certificates.challenge(&start.client_hello()) {
+        start.into_stream(Arc::new(challenge_config(certificate))).await?.shutdown().await?;
+        return Err(io::Error::other("a challenge was answered"));
+    }
     if acceptor.certificates.choose(start.client_hello().server_name()).is_none() {
         let reason = "no certificate for the name that the client asks for";
         return refuse(&mut start.io, UNRECOGNIZED_NAME, reason).await;
     }
     start.into_stream(Arc::clone(&acceptor.config)).await
+}
+
+/// For one handshake with an authority (RFC 8737 section 3): it is all that the connection is for.
+fn challenge_config(certificate: Arc<CertifiedKey>) -> ServerConfig {
+    let mut config = builder().with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    config
+}
+
+fn builder() -> ConfigBuilder<ServerConfig, WantsServerCert> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows TLS 1.2 and 1.3")
+        .with_no_client_auth()
 }
 
 /// Says why there is no handshake. Best effort: the connection ends either way.
@@ -77,6 +93,16 @@ struct Certificates {
 }
 
 impl Certificates {
+    /// The certificate that an authority wants to see which verifies a domain, if that is asked for now.
+    fn challenge(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // An authority offers this protocol and no other.
+        if !hello.alpn()?.eq([ALPN]) {
+            return None;
+        }
+        let snapshot = self.shared.snapshot.load();
+        snapshot.challenges.certificate(&host_name(hello.server_name()?)).cloned()
+    }
+
     /// The certificate of the `/` route of the name's domain, or the default one where that has none.
     fn choose(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let default = || self.shared.settings.default_certificate.as_ref().map(|default| Arc::clone(&default.0));

@@ -18,19 +18,42 @@ pub enum InvalidCertificate {
     Empty,
     #[error("the key is no PEM of a PKCS#1, PKCS#8 or SEC1 key")]
     Key(#[source] rustls_pki_types::pem::Error),
+    #[error("the key is encrypted: give it without a passphrase (openssl pkey -in … -out …)")]
+    EncryptedKey,
+    #[error("the key does not belong to the certificate, which must be the first of the chain")]
+    OtherKey,
     #[error("certificate and key cannot be used")]
     Pair(#[source] rustls::Error),
 }
 
 /// Reads a chain, leaf first, and its key. The chain is presented as it stands.
 pub(crate) fn certified_key(chain: &str, key: &str) -> Result<CertifiedKey, InvalidCertificate> {
+    let (chain, key) = read(chain, key)?;
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|err| match err {
+        rustls::Error::InconsistentKeys(_) => InvalidCertificate::OtherKey,
+        err => InvalidCertificate::Pair(err),
+    })
+}
+
+/// A pair that we have just made. It may hold a critical extension that is for authorities only, which a check refuses.
+pub(super) fn own_key_pair(chain: &str, key: &str) -> Result<CertifiedKey, InvalidCertificate> {
+    let (chain, key) = read(chain, key)?;
+    let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(InvalidCertificate::Pair)?;
+    Ok(CertifiedKey::new(chain, key))
+}
+
+fn read(chain: &str, key: &str) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), InvalidCertificate> {
     let chain: Vec<_> =
         CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().map_err(InvalidCertificate::Pem)?;
     if chain.is_empty() {
         return Err(InvalidCertificate::Empty);
     }
+    // In PKCS#8, and as openssl of old wrote it.
+    if key.contains("BEGIN ENCRYPTED PRIVATE KEY") || key.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(InvalidCertificate::EncryptedKey);
+    }
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(InvalidCertificate::Key)?;
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(InvalidCertificate::Pair)
+    Ok((chain, key))
 }
 
 /// The certificate for names without one of their own.

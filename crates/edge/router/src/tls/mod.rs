@@ -2,7 +2,11 @@
 
 mod accept;
 mod certificate;
+mod challenges;
+mod tickets;
 
 pub(crate) use accept::{Acceptor, handshake};
 pub(crate) use certificate::CertificateCache;
 pub use certificate::{DefaultCertificate, InvalidCertificate};
+pub(crate) use challenges::Challenges;
+pub(crate) use tickets::Tickets;

@@ -9,6 +9,12 @@ use crate::rig::{Rig, members, resident_bytes, route};
 use crate::tls::{Authority, Pair, with_certificate};
 
 const COUNT: usize = 10_000;
+/// A route whose certificate cannot be used, as each thousandth one.
+const BAD: usize = 500;
+
+fn is_bad(n: usize) -> bool {
+    n % 1_000 == BAD
+}
 
 #[tokio::test]
 async fn ten_thousand_certificates_fit_in_little_memory_and_a_change_among_them_is_quick() {
@@ -20,7 +26,8 @@ async fn ten_thousand_certificates_fit_in_little_memory_and_a_change_among_them_
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![domain(n)]).expect("parameters");
         let certificate = params.signed_by(&key, &authority.issuer).expect("a certificate");
-        let pair = Pair { chain: certificate.pem(), key: key.serialize_pem() };
+        let key = if is_bad(n) { "no key".to_owned() } else { key.serialize_pem() };
+        let pair = Pair { chain: certificate.pem(), key };
         routes.push(with_certificate(route(&domain(n), "s"), &pair));
     }
     let before = resident_bytes();
@@ -31,6 +38,7 @@ async fn ten_thousand_certificates_fit_in_little_memory_and_a_change_among_them_
         let name = domain(n).replace('*', "www");
         assert_eq!(authority.get(rig.https(), &name).await, Ok("200 b".into()), "{name}");
     }
+    assert!(authority.get(rig.https(), &domain(BAD)).await.is_err(), "it has no certificate, and the others have");
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 200 << 20, "{grown} bytes for {COUNT} certificates");
     let begin = Instant::now();

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -21,10 +21,23 @@ use crate::backend::Backend;
 use crate::client::Client;
 use crate::rig::{Rig, members, route, settings, within};
 
-/// An authority and what a client needs to trust it.
+/// An authority, and clients that trust it.
 pub(crate) struct Authority {
     pub(crate) issuer: CertifiedIssuer<'static, KeyPair>,
-    roots: Arc<RootCertStore>,
+    trust: Trust,
+}
+
+impl std::ops::Deref for Authority {
+    type Target = Trust;
+
+    fn deref(&self) -> &Trust {
+        &self.trust
+    }
+}
+
+/// What a client needs to trust an authority.
+pub(crate) struct Trust {
+    pub(crate) roots: Arc<RootCertStore>,
 }
 
 pub(crate) struct Pair {
@@ -38,9 +51,8 @@ impl Authority {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
-        let mut roots = RootCertStore::empty();
-        roots.add(issuer.der().clone()).expect("a root");
-        Self { issuer, roots: Arc::new(roots) }
+        let trust = Trust::new(issuer.der().clone());
+        Self { issuer, trust }
     }
 
     pub(crate) fn issue(&self, names: &[&str]) -> Pair {
@@ -50,9 +62,17 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Pair { chain: certificate.pem(), key: key.serialize_pem() }
     }
+}
+
+impl Trust {
+    pub(crate) fn new(root: CertificateDer<'static>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(root).expect("a root");
+        Self { roots: Arc::new(roots) }
+    }
 
     /// A handshake that trusts this authority only. Without a name none is sent.
-    async fn connect(
+    pub(crate) async fn connect(
         &self,
         address: SocketAddr,
         name: &str,
@@ -70,7 +90,7 @@ impl Authority {
         within(TlsConnector::from(Arc::new(config)).connect(name, stream)).await
     }
 
-    async fn https(&self, address: SocketAddr, name: &str) -> std::io::Result<Client<TlsStream<TcpStream>>> {
+    pub(crate) async fn https(&self, address: SocketAddr, name: &str) -> std::io::Result<Client<TlsStream<TcpStream>>> {
         self.connect(address, name, &["http/1.1"], rustls::ALL_VERSIONS).await.map(Client::new)
     }
 

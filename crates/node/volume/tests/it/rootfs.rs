@@ -220,7 +220,7 @@ async fn twenty_jobs_of_one_layer_start_and_end_at_once() {
                 let layers = [manager.layer(&spec, no_source()).await?];
                 let rootfs = manager.rootfs(&job(&format!("j{number}")), &layers, 16 * MIB, target).await.unwrap();
                 fs::write(rootfs.path.join("mine"), number.to_string()).unwrap();
-                Ok::<_, flynn_volume::LayerError>(rootfs)
+                Ok::<_, LayerError>(rootfs)
             })
         })
         .collect();
