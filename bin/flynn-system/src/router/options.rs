@@ -47,6 +47,18 @@ pub(crate) struct Options {
     /// Seconds that requests may still take when the router ends
     #[arg(long, default_value_t = 20, value_name = "SECONDS")]
     drain_seconds: u64,
+    /// Seconds that requests and tunnels may still take when another process has taken over
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    tunnel_drain_seconds: u64,
+    /// Seconds that a worker may stand still until the process replaces itself; 0 is for ever
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    stall_seconds: u64,
+    /// Seconds without a sign of life after which a backend where a request waits is asked whether it hangs; 0 is never
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    backend_silence_seconds: u64,
+    /// Socket at which the next router takes the listening sockets over, and this one those of a router that is there
+    #[arg(long, value_name = "PATH")]
+    pub(crate) handover: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) acme: AcmeOptions,
 }
@@ -74,7 +86,13 @@ impl Options {
             unavailable_page: None,
             workers: self.workers.unwrap_or(cores),
             access_log: self.access_log || vars("DEBUG").is_some(),
-            limits: Limits { drain: Duration::from_secs(self.drain_seconds), ..Limits::default() },
+            limits: Limits {
+                drain: Duration::from_secs(self.drain_seconds),
+                backend_silence: Duration::from_secs(self.backend_silence_seconds),
+                worker_stall: Duration::from_secs(self.stall_seconds),
+                drain_handed_over: Duration::from_secs(self.tunnel_drain_seconds),
+                ..Limits::default()
+            },
         })
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct Control {
     services: BTreeMap<Arc<str>, Arc<Service>>,
     /// The last told instances of services, among them those from [`Change::Everything`] that no route names yet.
     memberships: BTreeMap<Box<str>, Membership>,
+    /// Services of the last [`Change::Everything`].
+    told_with_routes: BTreeSet<Box<str>>,
     /// Number of routes of a service that drain its backends, where there are any.
     draining: BTreeMap<Box<str>, usize>,
     certificates: CertificateCache,
@@ -42,6 +44,7 @@ pub(crate) struct Control {
     automatic_domains: watch::Sender<Names>,
     changed: watch::Sender<()>,
     synced: watch::Sender<bool>,
+    complete: watch::Sender<bool>,
 }
 
 /// What others see of the control.
@@ -51,6 +54,7 @@ pub(crate) struct Views {
     pub(crate) automatic: watch::Receiver<Names>,
     pub(crate) changed: watch::Receiver<()>,
     pub(crate) synced: watch::Receiver<bool>,
+    pub(crate) complete: watch::Receiver<bool>,
 }
 
 impl Control {
@@ -59,12 +63,14 @@ impl Control {
         let (automatic_domains, automatic_view) = watch::channel(Names::default());
         let (changed, changed_view) = watch::channel(());
         let (synced, synced_view) = watch::channel(false);
+        let (complete, complete_view) = watch::channel(false);
         let control = Self {
             shared,
             routes: BTreeMap::new(),
             next: Snapshot::default(),
             services: BTreeMap::new(),
             memberships: BTreeMap::new(),
+            told_with_routes: BTreeSet::new(),
             draining: BTreeMap::new(),
             certificates: CertificateCache::default(),
             automatic: Arc::default(),
@@ -73,9 +79,15 @@ impl Control {
             automatic_domains,
             changed,
             synced,
+            complete,
         };
-        let views =
-            Views { interest: interest_view, automatic: automatic_view, changed: changed_view, synced: synced_view };
+        let views = Views {
+            interest: interest_view,
+            automatic: automatic_view,
+            changed: changed_view,
+            synced: synced_view,
+            complete: complete_view,
+        };
         (control, views)
     }
 
@@ -93,27 +105,37 @@ impl Control {
     fn apply(&mut self, change: Change) {
         match change {
             Change::Everything { routes, services } => {
-                let told = services.into_iter().map(|membership| (membership.service.clone(), membership));
-                self.memberships = told.collect();
-                self.replace(routes);
-                let services: Vec<_> = self.services.values().cloned().collect();
-                for service in services {
-                    let membership = self.memberships.get(&*service.name).cloned().unwrap_or_default();
-                    service.update(&membership.instances, membership.leader);
-                    self.announce(&service);
+                let told: BTreeSet<Box<str>> = services.iter().map(|membership| membership.service.clone()).collect();
+                // Services that another source tells stay as they are.
+                let gone: Vec<_> = self.told_with_routes.difference(&told).cloned().collect();
+                for service in &gone {
+                    self.memberships.remove(service);
                 }
+                let known = services.iter().map(|membership| (membership.service.clone(), membership.clone()));
+                self.memberships.extend(known);
+                let gone = gone.into_iter().map(|service| Membership { service, ..Membership::default() });
+                let memberships: Vec<Membership> = services.into_iter().chain(gone).collect();
+                self.told_with_routes = told;
+                self.replace(routes);
+                memberships.into_iter().for_each(|membership| self.update(&membership));
             }
             Change::Routes(routes) => self.replace(routes),
             Change::Set(route) => self.set(*route),
             Change::Remove { id } => self.remove(&id),
             Change::Automatic(view) => self.take_automatic(view),
             Change::Members(membership) => {
-                if let Some(service) = self.services.get(&*membership.service).cloned() {
-                    service.update(&membership.instances, membership.leader);
-                    self.announce(&service);
+                if self.services.contains_key(&*membership.service) {
+                    self.update(&membership);
                     self.memberships.insert(membership.service.clone(), membership);
                 }
             }
+        }
+    }
+
+    fn update(&self, membership: &Membership) {
+        if let Some(service) = self.services.get(&*membership.service) {
+            service.update(&membership.instances, membership.leader);
+            self.announce(service);
         }
     }
 
@@ -289,6 +311,8 @@ impl Control {
     fn publish(&mut self) {
         let named: BTreeSet<&str> = self.routes.values().map(|route| &*route.service).collect();
         self.services.retain(|name, _| named.contains(&**name));
+        let (services, told) = (&self.services, &self.told_with_routes);
+        self.memberships.retain(|name, _| services.contains_key(&**name) || told.contains(name));
         self.certificates.prune();
         let metrics = &self.shared.metrics;
         metrics.routes.set(i64::try_from(self.routes.len()).unwrap_or(i64::MAX));
@@ -301,6 +325,8 @@ impl Control {
         if self.next.synced && !self.synced.send_replace(true) {
             info!(routes = self.routes.len(), "routes are complete");
         }
+        let complete = self.next.synced && self.services.keys().all(|name| self.memberships.contains_key(&**name));
+        self.complete.send_if_modified(|told| std::mem::replace(told, complete) != complete);
         self.changed.send_replace(());
     }
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -19,9 +18,6 @@ use crate::headers::Via;
 use crate::http::exchange::{Exchange, answer};
 use crate::worker::Worker;
 
-/// How long a connection may still bring a request when the router drains: one may be on its way, and closing then
-/// would lose it. Its answer tells the client that it was the last.
-const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Streams of one HTTP/2 client at once.
 const MAX_STREAMS: u32 = 250;
 
@@ -55,7 +51,7 @@ where
         let exchange = Rc::clone(&exchange);
         async move { Ok::<_, Infallible>(answer(&exchange, request).await) }
     });
-    let limits = &worker.shared.settings.limits;
+    let (limits, draining) = (&worker.shared.settings.limits, &worker.shared.draining);
     let ended = if http2 {
         let mut builder = server::conn::http2::Builder::new(LocalExecutor);
         builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
@@ -65,7 +61,9 @@ where
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = async { tokio::select! { () = drained(worker) => {}, () = conversation.idle_for(limits.idle) => {} } } => {
+            // Loses nothing: the client is told twice, and what it sent before the second time is answered (RFC 9113
+            // section 6.8).
+            () = async { tokio::select! { () = draining.cancelled() => {}, () = conversation.idle_for(limits.idle) => {} } } => {
                 connection.as_mut().graceful_shutdown();
                 cut_off(worker, connection).await
             }
@@ -78,7 +76,7 @@ where
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = drained(worker) => {
+            () = worker.shared.idle_are_closed() => {
                 connection.as_mut().graceful_shutdown();
                 cut_off(worker, connection).await
             }
@@ -87,12 +85,6 @@ where
     if let Err(err) = ended {
         debug!(%err, "connection of a client ended early");
     }
-}
-
-/// When the router drains, and a moment later.
-async fn drained(worker: &Worker) {
-    worker.shared.draining.cancelled().await;
-    tokio::time::sleep(LAST_REQUESTS).await;
 }
 
 /// Goes on until waiting for clients is over.

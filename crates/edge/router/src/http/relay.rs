@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::backend::{Sender, Upload, UploadBody, open};
+use crate::backend::{LOOK, Sender, Upload, UploadBody, hangs, open};
 use crate::cookie;
 use crate::guard::Busy;
 use crate::headers::{fold_cookies, rewrite_request, rewrite_response, wants_upgrade};
@@ -27,6 +27,7 @@ use crate::http::record::{Line, Record};
 use crate::http::tunnel::copy_both_ways;
 use crate::route::HttpRoute;
 use crate::service::{Backend, InFlight};
+use crate::watchdog::Activity;
 use crate::worker::Worker;
 
 /// Requests that were sent and not answered are sent again so many times.
@@ -142,6 +143,8 @@ enum NoResponse {
     Broken(#[source] hyper::Error),
     #[error("no response came in time")]
     Silent,
+    #[error("the backend hangs")]
+    Stuck,
     #[error("the response changes the protocol, which nobody asked for")]
     Switched,
 }
@@ -167,9 +170,13 @@ impl Attempts<'_> {
             record.used_connection(reused);
             let repeatable = resent < RESENDS && !self.upgrade && is_idempotent(&head.method);
             let spare = (repeatable && !self.upload.is_started()).then(|| head.clone());
-            let failure = match self.send(&mut sender, head).await {
+            // A request that a stopped process has may be carried out when it goes on, after newer ones: only what changes
+            // nothing is sent elsewhere meanwhile.
+            let movable = spare.is_some() && head.method.is_safe();
+            let failure = match self.send(&mut sender, head, (&backend, &tried, movable)).await {
                 Ok(response) => {
                     backend.succeeded();
+                    self.worker.pulse.note(Activity::Response);
                     return Ok((response, Answered { address: backend.address, sender }));
                 }
                 Err(failure) => failure,
@@ -177,14 +184,18 @@ impl Attempts<'_> {
             if self.upload.has_failed() {
                 return Err(Reason::ClientGone);
             }
-            if !reused {
+            if let NoResponse::Stuck = failure {
+                tried.push(backend.id);
+            } else if !reused {
                 backend.failed(true);
                 tried.push(backend.id);
             }
             // What was never written on a connection that had just become stale is sent again, and so is what changes
             // nothing when it comes twice. Both on a new connection.
             let again = match (&failure, spare) {
-                (NoResponse::Unsent { .. } | NoResponse::Broken(_), Some(spare)) if !self.upload.is_started() => {
+                (NoResponse::Unsent { .. } | NoResponse::Broken(_) | NoResponse::Stuck, Some(spare))
+                    if !self.upload.is_started() =>
+                {
                     Some(spare)
                 }
                 _ => None,
@@ -227,27 +238,61 @@ impl Attempts<'_> {
         }
     }
 
+    /// Waits until waiting for a response makes no more sense.
+    async fn patience(&self, backend: &Arc<Backend>, tried: &[u64], movable: bool) -> NoResponse {
+        let limits = &self.worker.shared.settings.limits;
+        if movable && !limits.backend_silence.is_zero() && limits.backend_silence < limits.response_head {
+            tokio::time::sleep(limits.backend_silence).await;
+            tokio::select! {
+                () = self.others_are_better(backend, tried) => return NoResponse::Stuck,
+                () = self.overdue(limits.response_head) => {}
+            }
+        } else {
+            self.overdue(limits.response_head).await;
+        }
+        NoResponse::Silent
+    }
+
+    /// Ends when the backend hangs, and another one does not.
+    async fn others_are_better(&self, backend: &Arc<Backend>, tried: &[u64]) {
+        loop {
+            hangs(backend, &self.worker.shared.settings.limits).await;
+            if self.route.service.has_other(self.route.leader, tried, backend.id) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Ends when the response is overdue. The limit begins when the request has been passed on, which may take as long
+    /// as it likes.
+    async fn overdue(&self, limit: Duration) {
+        let deadline = || self.upload.ended().unwrap_or_else(Instant::now) + limit;
+        let mut end = deadline();
+        loop {
+            tokio::time::sleep_until(end).await;
+            end = deadline();
+            if end <= Instant::now() {
+                return;
+            }
+        }
+    }
+
     /// Sends the request and waits for the head of its response.
-    async fn send(&self, sender: &mut Sender, mut head: Parts) -> Result<Response<Incoming>, NoResponse> {
+    async fn send(
+        &self,
+        sender: &mut Sender,
+        mut head: Parts,
+        (backend, tried, movable): (&Arc<Backend>, &[u64], bool),
+    ) -> Result<Response<Incoming>, NoResponse> {
         if !self.route.keep_alive && !self.upgrade {
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let limit = self.worker.shared.settings.limits.response_head;
         let mut response = pin!(sender.try_send_request(Request::from_parts(head, self.upload.body())));
-        let mut silence = pin!(tokio::time::sleep(limit));
-        let response = loop {
-            tokio::select! {
-                biased;
-                response = response.as_mut() => break response,
-                () = silence.as_mut() => {
-                    // The limit begins when the request has been passed on, which may take as long as it likes.
-                    let since = self.upload.ended().unwrap_or_else(Instant::now);
-                    if since + limit <= Instant::now() {
-                        return Err(NoResponse::Silent);
-                    }
-                    silence.as_mut().reset(since + limit);
-                }
-            }
+        let response = tokio::select! {
+            biased;
+            response = response.as_mut() => response,
+            reason = self.patience(backend, tried, movable) => return Err(reason),
         };
         match response {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.upgrade => {

@@ -11,6 +11,7 @@ mod discovered;
 mod events;
 mod failures;
 mod file;
+mod hanging;
 mod headers;
 mod hostile;
 mod lifecycle;
