@@ -4,7 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+mod controller;
 mod router;
+mod supervise;
 
 use std::process::ExitCode;
 
@@ -23,17 +25,25 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Component {
+    /// Serves the API of the cluster
+    Controller,
     /// Proxies HTTP, HTTPS and TCP to the backends of services
-    Router(router::Options),
+    Router(Box<router::Options>),
+    /// What becomes of a process that a child has replaced
+    #[command(name = supervise::NAME, hide = true)]
+    Supervise,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let vars = |name: &str| std::env::var(name).ok();
     let ended = match arguments.component {
-        Component::Router(options) => router::run(&options, |name| std::env::var(name).ok()),
+        Component::Controller => controller::run(vars).map(|()| ExitCode::SUCCESS),
+        Component::Router(options) => router::run(&options, &vars),
+        Component::Supervise => supervise::run(),
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(err) => {
             tracing::error!("{err:#}");
             #[expect(clippy::print_stderr, reason = "the last words of a program, also without a log")]

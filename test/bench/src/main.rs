@@ -10,6 +10,7 @@ mod dns;
 mod fixture;
 mod jobs;
 mod memory;
+mod router;
 mod table;
 
 use std::io::Write as _;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use table::Table;
 
-/// Measures the node.
+/// Measures the node and the router.
 #[derive(Parser)]
 #[command(name = "flynn-bench")]
 struct Cli {
@@ -32,18 +33,19 @@ struct Cli {
     first: usize,
     #[arg(long, hide = true, default_value_t = 1)]
     step: usize,
-    /// Only these: start, many, memory, discovery, dns
+    /// Only these: start, many, memory, discovery, dns, router
     only: Vec<String>,
 }
 
 type Measurement = fn(usize, &mut Table) -> anyhow::Result<()>;
 
-const ALL: [(&str, Measurement); 5] = [
+const ALL: [(&str, Measurement); 6] = [
     ("start", jobs::one_at_a_time),
     ("many", jobs::many_at_once),
     ("memory", memory::idle),
     ("discovery", discovery::measure),
     ("dns", dns::compare),
+    ("router", router::measure),
 ];
 
 fn main() -> ExitCode {

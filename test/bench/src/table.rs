@@ -56,6 +56,19 @@ impl Table {
         ]);
     }
 
+    /// A comparison of rates where more is better; `goal` is the smallest allowed ratio to the peer, if there is one.
+    pub(crate) fn compare_rate(&mut self, what: &str, ours: &Series, peer: &str, theirs: &Series, goal: Option<f64>) {
+        let ratio = ours.median() / theirs.median();
+        let verdict = goal.map(|goal| format!("≥ {goal} × {}", if ratio >= goal { "ok" } else { "MISSED" }));
+        self.rows.push([
+            what.to_owned(),
+            ours.spread(),
+            format!("{peer} {}", theirs.spread()),
+            format!("{ratio:.2} ×"),
+            verdict.unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+
     /// A figure with a limit of its own.
     pub(crate) fn bound(&mut self, what: &str, ours: f64, limit: f64) {
         let verdict = if ours <= limit { "ok" } else { "MISSED" };

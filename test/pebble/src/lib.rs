@@ -15,6 +15,9 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 /// How long the programs may take to start.
 const START: Duration = Duration::from_secs(30);
 
+/// Sets of ports that are tried.
+const TRIES: usize = 5;
+
 /// How the server behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -26,32 +29,35 @@ pub struct Options {
     pub validity: Duration,
     /// Of a hundred good nonces, so many are refused.
     pub bad_nonces: u8,
-    /// It does not verify.
-    pub trusts_all: bool,
 }
 
 impl Options {
     /// A server that verifies at these ports, and gives certificates for 90 days.
     pub fn new(http_port: u16, https_port: u16) -> Self {
         let validity = Duration::from_secs(90 * 24 * 3600);
-        Self { http_port, https_port, validity, bad_nonces: 5, trusts_all: false }
+        Self { http_port, https_port, validity, bad_nonces: 5 }
     }
 }
 
 /// A running server, which ends when this is dropped. It forgets everything then.
 pub struct Pebble {
     folder: tempfile::TempDir,
-    port: u16,
-    management: u16,
+    /// Of ACME, of management, and of DNS.
+    ports: [u16; 3],
     options: Options,
-    dns: Program,
-    dns_port: u16,
+    dns: Option<Program>,
     server: Option<Program>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
 /// A program that is killed when the test ends.
 struct Program(Child);
+
+impl Program {
+    fn runs(&mut self) -> bool {
+        self.0.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+}
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -68,26 +74,46 @@ impl Pebble {
     pub fn start(options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         make_certificate(folder.path());
-        let dns_port = free_port();
-        let dns = Command::new("pebble-challtestsrv")
-            .args(["-dns01", &format!("127.0.0.1:{dns_port}"), "-management", &format!("127.0.0.1:{}", free_port())])
-            .args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("pebble-challtestsrv starts: script/setup installs the package `pebble`");
-        let (port, management) = (free_port(), free_port());
-        let mut this =
-            Self { folder, port, management, options, dns: Program(dns), dns_port, server: None, log: Arc::default() };
-        this.serve();
-        this
+        let mut this = Self { folder, ports: [0; 3], options, dns: None, server: None, log: Arc::default() };
+        for _ in 0..TRIES {
+            this.ports = [free_port(), free_port(), free_port()];
+            this.resolve();
+            if this.serve() {
+                return this;
+            }
+            // Somebody took a port in the meantime.
+        }
+        panic!("pebble does not start: {:?}", this.log());
     }
 
-    fn serve(&mut self) {
+    fn resolve(&mut self) {
+        let mut command = Command::new("pebble-challtestsrv");
+        command.args(["-dns01", &format!("127.0.0.1:{}", self.ports[2])]);
+        command.args(["-management", &format!("127.0.0.1:{}", free_port())]);
+        command.args([
+            "-http01",
+            "",
+            "-https01",
+            "",
+            "-tlsalpn01",
+            "",
+            "-defaultIPv4",
+            "127.0.0.1",
+            "-defaultIPv6",
+            "",
+        ]);
+        let started = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let started = started.expect("pebble-challtestsrv starts: script/setup installs the package `pebble`");
+        self.dns = Some(Program(started));
+    }
+
+    /// Starts the server and waits until it listens; false when one of the programs ends instead.
+    fn serve(&mut self) -> bool {
+        let [port, management, dns] = self.ports;
         let file = |name: &str| self.folder.path().join(name);
         let config = serde_json::json!({"pebble": {
-            "listenAddress": format!("127.0.0.1:{}", self.port),
-            "managementListenAddress": format!("127.0.0.1:{}", self.management),
+            "listenAddress": format!("127.0.0.1:{port}"),
+            "managementListenAddress": format!("127.0.0.1:{management}"),
             "certificate": file("server.pem"),
             "privateKey": file("server.key"),
             "httpPort": self.options.http_port,
@@ -96,13 +122,10 @@ impl Pebble {
         }});
         std::fs::write(file("config.json"), config.to_string()).expect("the folder is ours");
         let mut command = Command::new("pebble");
-        command.arg("-config").arg(file("config.json")).args(["-dnsserver", &format!("127.0.0.1:{}", self.dns_port)]);
+        command.arg("-config").arg(file("config.json")).args(["-dnsserver", &format!("127.0.0.1:{dns}")]);
         command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", self.options.bad_nonces.to_string());
         // Each order is verified anew: tests count on it.
         command.env("PEBBLE_AUTHZREUSE", "0");
-        if self.options.trusts_all {
-            command.env("PEBBLE_VA_ALWAYS_VALID", "1");
-        }
         let mut server = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("pebble starts");
         let (lines, log) = (BufReader::new(server.stdout.take().expect("it is piped")), Arc::clone(&self.log));
         std::thread::spawn(move || {
@@ -112,17 +135,19 @@ impl Pebble {
         });
         self.server = Some(Program(server));
         let begin = Instant::now();
-        for port in [self.port, self.management] {
-            while TcpStream::connect(("127.0.0.1", port)).is_err() {
-                assert!(begin.elapsed() < START, "pebble does not listen: {:?}", self.log());
-                std::thread::sleep(Duration::from_millis(20));
+        while ![port, management].iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok()) {
+            if !self.server.iter_mut().chain(&mut self.dns).all(Program::runs) {
+                return false;
             }
+            assert!(begin.elapsed() < START, "pebble does not listen: {:?}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
         }
+        self.server.iter_mut().chain(&mut self.dns).all(Program::runs)
     }
 
     /// URL of its directory.
     pub fn directory(&self) -> String {
-        format!("https://localhost:{}/dir", self.port)
+        format!("https://localhost:{}/dir", self.ports[0])
     }
 
     /// PEM file of the authority that its own certificate is from.
@@ -135,7 +160,7 @@ impl Pebble {
     /// # Panics
     /// When it does not answer.
     pub fn issuer_root(&self) -> String {
-        let url = format!("https://localhost:{}/roots/0", self.management);
+        let url = format!("https://localhost:{}/roots/0", self.ports[1]);
         let output = Command::new("curl").args(["-sf", "--cacert"]).arg(self.server_root()).arg(url).output();
         let output = output.expect("curl starts: script/setup installs it");
         assert!(output.status.success(), "the root is told");
@@ -152,15 +177,18 @@ impl Pebble {
         self.log().iter().filter(|line| line.contains(part)).count()
     }
 
-    /// Process ids of its programs.
-    pub fn pids(&self) -> Vec<u32> {
-        self.server.iter().map(|server| server.0.id()).chain([self.dns.0.id()]).collect()
-    }
-
     /// Starts the server anew at the same port. It knows nothing of what was before, and is another authority.
+    ///
+    /// # Panics
+    /// When somebody took its port.
     pub fn restart(&mut self) {
         self.stop();
-        self.serve();
+        assert!(self.serve(), "pebble does not start again: {:?}", self.log());
+    }
+
+    /// Orders that were placed. Requests are more: those with a nonce that it refuses come again.
+    pub fn orders(&self) -> usize {
+        self.logged("orders in the db")
     }
 
     /// Ends the server, as a power cut would. Its port refuses connections then.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use flynn_handover::notify;
 use flynn_telemetry::Logs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::machine::machine_is_stopping;
 use super::node::Node;
-use super::notify::{machine_is_stopping, notify};
 use super::options::OnExit;
 use super::replace::{self, Order, Orders, Successor};
 use super::setup::Setup;

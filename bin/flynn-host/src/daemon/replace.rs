@@ -7,28 +7,23 @@
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command as Process, ExitStatus};
+use std::process::{Child, Command as Process};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use command_fds::{CommandFdExt as _, FdMapping};
+use flynn_handover::{end, pass};
 use flynn_host::Replacer;
 use flynn_types::host::{Command, HostStatus};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::sockets::{self, Sockets};
+use super::sockets::Sockets;
 
 /// How long the new daemon may take from our byte to its own.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a new daemon that did not come up may take to end.
-const END_PATIENCE: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(20);
 const GO: u8 = 0;
 const SERVING: u8 = 1;
-/// Descriptor numbers that the Go daemon passes too.
-const FIRST_FD: i32 = 3;
 
 /// A replacement that was asked for, and where its outcome goes.
 pub(super) struct Order {
@@ -60,20 +55,14 @@ impl Successor {
     pub(super) fn spawn(command: &Command, sockets: &Sockets, status: &HostStatus) -> Result<Self, String> {
         let (ours, theirs) = UnixStream::pair().map_err(|err| format!("make a socket pair: {err}"))?;
         let passed = sockets.to_pass(OwnedFd::from(theirs)).map_err(|err| format!("duplicate the sockets: {err}"))?;
-        let names: Vec<&str> = passed.iter().map(|(name, _)| *name).collect();
         let mut process = Process::new(&command.path);
         process
             .args(&command.args)
-            .env(sockets::NAMES, names.join(","))
-            .env("LISTEN_FDS", passed.len().to_string())
-            .env_remove("LISTEN_PID")
             .env("FLYNN_HTTP_FD", "3")
             .env("FLYNN_CONTROL_FD", "4")
             .env("FLYNN_HOST_STATUS", serde_json::to_string(status).unwrap_or_default())
             .stdin(std::process::Stdio::null());
-        let numbered = passed.into_iter().zip(FIRST_FD..);
-        let mappings = numbered.map(|((_, parent_fd), child_fd)| FdMapping { parent_fd, child_fd }).collect();
-        process.fd_mappings(mappings).map_err(|err| err.to_string())?;
+        pass(&mut process, passed).map_err(|err| format!("pass the sockets: {err}"))?;
         let child = process.spawn().map_err(|err| format!("start {}: {err}", command.path))?;
         info!(path = command.path, pid = child.id(), "started the daemon that replaces this one");
         Ok(Self { child, control: ours })
@@ -112,30 +101,6 @@ impl Successor {
             Err(err) => Err(format!("the new daemon does not serve within {} s: {err}", PATIENCE.as_secs())),
         }
     }
-}
-
-/// Ends a child: asks first. Says how it ended.
-fn end(child: &mut Child) -> String {
-    if let Ok(Some(status)) = child.try_wait() {
-        return described(status);
-    }
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM); // ended meanwhile
-    }
-    let deadline = Instant::now() + END_PATIENCE;
-    while Instant::now() < deadline {
-        match child.try_wait() {
-            Ok(Some(status)) => return described(status),
-            Ok(None) => std::thread::sleep(POLL),
-            Err(err) => return format!("cannot be waited for: {err}"),
-        }
-    }
-    let _ = child.kill(); // ended meanwhile
-    child.wait().map_or_else(|err| format!("cannot be waited for: {err}"), described)
-}
-
-fn described(status: ExitStatus) -> String {
-    format!("ended with {status}")
 }
 
 /// Waits, as the new daemon, for the old one to free its files.

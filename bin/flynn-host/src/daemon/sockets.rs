@@ -6,13 +6,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context as _, bail};
-use nix::libc;
+use flynn_handover::Passed;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::setup::{DISCOVERD_PORT, Setup};
 
-/// Names of the inherited descriptors from 3 on, separated by commas.
-pub(super) const NAMES: &str = "FLYNN_SOCKETS";
 pub(super) const HTTP: &str = "http";
 pub(super) const DISCOVERD: &str = "discoverd";
 pub(super) const CONTROL: &str = "control";
@@ -71,22 +69,14 @@ pub(super) struct Inherited {
 
 /// Takes what a daemon that is being replaced left us; `None` when this one was started afresh.
 pub(super) fn inherited() -> anyhow::Result<Option<Inherited>> {
-    let Ok(names) = std::env::var(NAMES) else { return Ok(None) };
-    let mut passed = listenfd::ListenFd::from_env();
+    let Ok(names) = std::env::var(flynn_handover::NAMES) else { return Ok(None) };
+    let mut passed = Passed::new(&names);
     let (mut sockets, mut control) = (Sockets::default(), None);
-    for (index, name) in names.split(',').enumerate() {
-        let missing = || format!("descriptor {name} was announced and not passed");
-        match name {
-            HTTP | DISCOVERD => {
-                let listener = passed.take_tcp_listener(index)?.with_context(missing)?;
-                if name == HTTP { sockets.http.push(listener) } else { sockets.discoverd.push(listener) }
-            }
-            CONTROL => {
-                let stream = passed
-                    .take_custom::<UnixStream>(index, libc::AF_UNIX, libc::SOCK_STREAM, "control socket")?
-                    .with_context(missing)?;
-                control = Some(stream);
-            }
+    for (index, name) in passed.names().to_vec().into_iter().enumerate() {
+        match name.as_str() {
+            HTTP => sockets.http.push(passed.listener(index)?),
+            DISCOVERD => sockets.discoverd.push(passed.listener(index)?),
+            CONTROL => control = Some(passed.stream(index)?),
             other => bail!("unknown descriptor {other:?} was passed"),
         }
     }

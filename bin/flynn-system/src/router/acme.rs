@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use flynn_acme::store::Store as _;
 use flynn_acme::store::folder::FolderStore;
-use flynn_acme::{ChallengeKind, Engine, Pace, Settings};
+use flynn_acme::{ChallengeKind, Engine, Pace, Settings, View};
 use flynn_router::Router;
-use flynn_router::source::acme;
+use flynn_router::source::{Change, acme};
 use flynn_telemetry::Metrics;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -106,17 +107,28 @@ fn roots_of(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(roots)
 }
 
-/// Begins to order certificates, and to tell the router of them.
-pub(crate) async fn start(
+/// Opens the folder, and tells the router what is there: to be done before it gets its routes, so that the first connection
+/// finds the certificates that are there already.
+pub(crate) async fn open(automatic: &Automatic, router: &Router) -> anyhow::Result<Arc<FolderStore>> {
+    let store =
+        FolderStore::open(automatic.folder.clone()).await.context("open the folder of automatic certificates")?;
+    let contents = store.read().await.context("read the automatic certificates")?;
+    let known = Change::Automatic(Arc::new(View::of(&contents)));
+    router.changes().send(known).await.context("take in the automatic certificates")?;
+    Ok(Arc::new(store))
+}
+
+/// Begins to order what the routes want, and to tell the router of it.
+pub(crate) fn start(
     automatic: Automatic,
+    store: Arc<FolderStore>,
     router: &Router,
     metrics: &Metrics,
     sources: &mut JoinSet<()>,
-) -> anyhow::Result<Engine> {
-    let store = FolderStore::open(automatic.folder).await.context("open the folder of automatic certificates")?;
-    let engine = Engine::start(automatic.settings, Arc::new(store), router.automatic_domains(), metrics);
+) -> Engine {
+    let engine = Engine::start(automatic.settings, store, router.automatic_domains(), metrics);
     sources.spawn(acme::follow(engine.view(), router.changes()));
-    Ok(engine)
+    engine
 }
 
 /// Says that routes want what nobody does.
@@ -127,4 +139,82 @@ pub(crate) fn warn_when_wanted(router: &Router, sources: &mut JoinSet<()>) {
             warn!("routes want automatic certificates, which are off: --acme-folder switches them on");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: AcmeOptions,
+    }
+
+    /// What these arguments and variables say to a router with these default ports.
+    fn automatic(arguments: &[&str], variables: &[(&str, &str)], tls: &[bool]) -> anyhow::Result<Option<Automatic>> {
+        let options = Command::try_parse_from(["router"].iter().chain(arguments))?.options;
+        let port = |tls: &bool| flynn_router::HttpPort { port: 0, tls: *tls, default: true };
+        let router = flynn_router::Settings {
+            listen: None,
+            listen_tcp: None,
+            http: tls.iter().map(port).collect(),
+            api: None,
+            proxy_protocol: false,
+            trusted_proxies: Vec::new(),
+            cookie_key: flynn_router::CookieKey::random(),
+            default_certificate: None,
+            unavailable_page: None,
+            workers: 1,
+            access_log: false,
+            limits: flynn_router::Limits::default(),
+        };
+        let variable =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        options.automatic(&variable, &router)
+    }
+
+    const ALL: [(&str, &str); 3] =
+        [("ACME_FOLDER", "/acme"), ("ACME_EMAIL", "a@example.com"), ("ACME_AGREE_TOS", "true")];
+
+    #[test]
+    fn automatic_certificates_are_off_unless_there_is_a_folder() {
+        assert!(automatic(&["--acme-email", "a@example.com", "--acme-agree-tos"], &[], &[true]).unwrap().is_none());
+        let options = ["--acme-folder", "/acme", "--acme-email", "a@example.com", "--acme-agree-tos"];
+        for on in [automatic(&options, &[], &[false, true]), automatic(&[], &ALL, &[false, true])] {
+            let on = on.expect("no mistake").expect("they are on");
+            assert_eq!((on.folder, &*on.settings.directory), (PathBuf::from("/acme"), LETS_ENCRYPT));
+            assert_eq!(on.settings.email.as_deref(), Some("a@example.com"));
+            assert_eq!(on.settings.challenges, [ChallengeKind::Http01, ChallengeKind::TlsAlpn01]);
+        }
+    }
+
+    #[test]
+    fn the_wish_is_tried_first_and_what_no_port_answers_is_not_tried() {
+        use ChallengeKind::{Http01, TlsAlpn01};
+        let challenges = |wish: &[&str], tls: &[bool]| {
+            automatic(wish, &ALL, tls).expect("no mistake").expect("they are on").settings.challenges
+        };
+        assert_eq!(challenges(&["--acme-challenge", "tls-alpn-01"], &[false, true]), [TlsAlpn01, Http01]);
+        assert_eq!(challenges(&[], &[true]), [TlsAlpn01]);
+        assert_eq!(challenges(&["--acme-challenge", "http-01"], &[true]), [TlsAlpn01]);
+    }
+
+    #[test]
+    fn mistakes_name_their_variable() {
+        for (name, value) in [
+            ("ACME_AGREE_TOS", "no"),
+            ("ACME_DIRECTORY", "http://ca"),
+            ("ACME_CHALLENGE", "dns-01"),
+            ("ACME_CA", "/nowhere.pem"),
+        ] {
+            let variables: Vec<_> = [(name, value)].into_iter().chain(ALL).collect();
+            let err = format!("{:#}", automatic(&[], &variables, &[true]).expect_err("this is a mistake"));
+            assert!(err.contains(name) || err.contains(value), "{name}: {err}");
+        }
+        let err = automatic(&["--acme-folder", "/acme", "--acme-agree-tos"], &[], &[true]).expect_err("no address");
+        assert!(err.to_string().contains("ACME_EMAIL"), "{err}");
+    }
 }

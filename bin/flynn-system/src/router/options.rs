@@ -57,6 +57,18 @@ pub(crate) struct Options {
     /// Seconds for which a client may take nothing of its response
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     response_pause_seconds: u64,
+    /// Seconds that requests and tunnels may still take when another process has taken over
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    tunnel_drain_seconds: u64,
+    /// Seconds that a worker may stand still until the process replaces itself; 0 is for ever
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    stall_seconds: u64,
+    /// Seconds without a sign of life after which a backend where a request waits is asked whether it hangs; 0 is never
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    backend_silence_seconds: u64,
+    /// Socket at which the next router takes the listening sockets over, and this one those of a router that is there
+    #[arg(long, value_name = "PATH")]
+    pub(crate) handover: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) acme: AcmeOptions,
 }
@@ -90,6 +102,9 @@ impl Options {
                 connections_per_client: self.connections_per_client,
                 body_pause: Duration::from_secs(self.body_pause_seconds),
                 response_pause: Duration::from_secs(self.response_pause_seconds),
+                backend_silence: Duration::from_secs(self.backend_silence_seconds),
+                worker_stall: Duration::from_secs(self.stall_seconds),
+                drain_handed_over: Duration::from_secs(self.tunnel_drain_seconds),
                 ..Limits::default()
             },
         })

@@ -39,10 +39,16 @@ impl<T: DeserializeOwned> Json<T> {
     /// For the endpoints that never looked at the content type.
     pub async fn read_untyped(request: Request, limit: usize) -> Result<Self, Failure> {
         let bytes = read_body(request.into_body(), limit).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|err| {
-            tracing::debug!(%err, "request body is not the JSON that was expected");
-            ApiError::syntax().into()
-        })
+        // Whatever follows the first value is left alone, as Go's decoders do.
+        let first = serde_json::Deserializer::from_slice(&bytes).into_iter().next();
+        match first {
+            Some(Ok(value)) => Ok(Self(value)),
+            Some(Err(err)) => {
+                tracing::debug!(%err, "request body is not the JSON that was expected");
+                Err(ApiError::syntax().into())
+            }
+            None => Err(ApiError::syntax().into()),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Entry points: [`id`] for names, [`host`] for the node daemon's API, [`discoverd`] for service discovery,
 //! [`controller`] for apps, releases and what runs of them, [`router`] for routes, [`acme`] for automatic certificates,
-//! [`image`] for artifacts and manifests, [`init`] for what passes between daemon, monitor and `flynn-init`.
+//! [`image`] for artifacts and manifests, [`init`] for what passes between daemon, monitor and `flynn-init`, [`sirenia`]
+//! for the high availability of databases.
 //!
 //! **Invariant:** no I/O, no clock, no environment: this crate compiles for every platform the client runs on.
 //! **Invariant:** the JSON of these types is what existing clients send and expect, quirks included; the tests beside
@@ -20,4 +21,5 @@ pub mod image;
 pub mod init;
 pub mod resource;
 pub mod router;
+pub mod sirenia;
 pub mod time;

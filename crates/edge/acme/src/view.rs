@@ -18,7 +18,8 @@ pub struct View {
 }
 
 impl View {
-    pub(crate) fn of(contents: &Contents) -> Self {
+    /// What a store has.
+    pub fn of(contents: &Contents) -> Self {
         let issued = contents.certificates.iter().filter(|(_, managed)| managed.issued.is_some());
         let certificates = issued.map(|(domain, managed)| (domain.clone(), Arc::clone(managed))).collect();
         Self { certificates, challenges: contents.challenges.clone() }

@@ -34,8 +34,10 @@ pub(crate) struct Control {
     routes: BTreeMap<Arc<str>, Route>,
     next: Snapshot,
     services: BTreeMap<Arc<str>, Arc<Service>>,
-    /// The instances of services that [`Change::Everything`] has listed, also of those that no route names yet.
+    /// The last told instances of services, among them those from [`Change::Everything`] that no route names yet.
     memberships: BTreeMap<Box<str>, Membership>,
+    /// Services of the last [`Change::Everything`].
+    told_with_routes: BTreeSet<Box<str>>,
     /// Number of routes of a service that drain its backends, where there are any.
     draining: BTreeMap<Box<str>, usize>,
     certificates: CertificateCache,
@@ -47,6 +49,7 @@ pub(crate) struct Control {
     needed_domains: NeededNames,
     changed: watch::Sender<()>,
     synced: watch::Sender<bool>,
+    complete: watch::Sender<bool>,
 }
 
 /// What others see of the control.
@@ -56,6 +59,7 @@ pub(crate) struct Views {
     pub(crate) automatic: watch::Receiver<Names>,
     pub(crate) changed: watch::Receiver<()>,
     pub(crate) synced: watch::Receiver<bool>,
+    pub(crate) complete: watch::Receiver<bool>,
 }
 
 impl Control {
@@ -64,12 +68,14 @@ impl Control {
         let (needed_domains, automatic) = NeededNames::new();
         let (changed, changed_view) = watch::channel(());
         let (synced, synced_view) = watch::channel(false);
+        let (complete, complete_view) = watch::channel(false);
         let control = Self {
             shared,
             routes: BTreeMap::new(),
             next: Snapshot::default(),
             services: BTreeMap::new(),
             memberships: BTreeMap::new(),
+            told_with_routes: BTreeSet::new(),
             draining: BTreeMap::new(),
             certificates: CertificateCache::default(),
             certificates_left: 0,
@@ -79,8 +85,10 @@ impl Control {
             needed_domains,
             changed,
             synced,
+            complete,
         };
-        (control, Views { interest, automatic, changed: changed_view, synced: synced_view })
+        let views = Views { interest, automatic, changed: changed_view, synced: synced_view, complete: complete_view };
+        (control, views)
     }
 
     /// Applies changes until all sources are gone.
@@ -98,34 +106,39 @@ impl Control {
     async fn apply(&mut self, change: Change, breath: &mut Breath) {
         match change {
             Change::Everything { routes, services } => {
-                let told = services.into_iter().map(|membership| (membership.service.clone(), membership)).collect();
-                let before = std::mem::replace(&mut self.memberships, told);
-                self.replace(routes, breath).await;
-                let services: Vec<_> = self.services.values().cloned().collect();
-                for service in services {
-                    // What never was in a list has its instances from elsewhere.
-                    let none = || before.contains_key(&*service.name).then(Membership::default);
-                    if let Some(membership) = self.memberships.get(&*service.name).cloned().or_else(none) {
-                        service.update(&membership.instances, membership.leader);
-                        self.announce(&service);
-                    }
+                let told: BTreeSet<Box<str>> = services.iter().map(|membership| membership.service.clone()).collect();
+                // Services that another source tells stay as they are.
+                let gone: Vec<_> = self.told_with_routes.difference(&told).cloned().collect();
+                for service in &gone {
+                    self.memberships.remove(service);
                 }
+                let known = services.iter().map(|membership| (membership.service.clone(), membership.clone()));
+                self.memberships.extend(known);
+                let gone = gone.into_iter().map(|service| Membership { service, ..Membership::default() });
+                let memberships: Vec<Membership> = services.into_iter().chain(gone).collect();
+                self.told_with_routes = told;
+                self.replace(routes, breath).await;
+                memberships.into_iter().for_each(|membership| self.update(&membership));
             }
             Change::Routes(routes) => self.replace(routes, breath).await,
             Change::Set(route) => self.set(*route),
             Change::Remove { id } => self.remove(&id),
             Change::Automatic(view) => self.take_automatic(view),
             Change::Members(membership) => {
-                if let Some(service) = self.services.get(&*membership.service).cloned() {
-                    service.update(&membership.instances, membership.leader);
-                    self.announce(&service);
-                }
-                if let Some(listed) = self.memberships.get_mut(&membership.service) {
-                    *listed = membership;
+                if self.services.contains_key(&*membership.service) {
+                    self.update(&membership);
+                    self.memberships.insert(membership.service.clone(), membership);
                 }
             }
         }
         breath.take().await;
+    }
+
+    fn update(&self, membership: &Membership) {
+        if let Some(service) = self.services.get(&*membership.service) {
+            service.update(&membership.instances, membership.leader);
+            self.announce(service);
+        }
     }
 
     async fn replace(&mut self, routes: Vec<Route>, breath: &mut Breath) {
@@ -330,6 +343,8 @@ impl Control {
                 }
                 is_needed
             });
+            let told = &self.told_with_routes;
+            self.memberships.retain(|name, _| needed.has(name) || told.contains(name));
         }
         self.needed_domains.tell();
         // Looking through all certificates for each change would cost more than keeping a few for a while.
@@ -344,6 +359,8 @@ impl Control {
         if self.next.synced && !self.synced.send_replace(true) {
             info!(routes = self.routes.len(), "routes are complete");
         }
+        let complete = self.next.synced && self.services.keys().all(|name| self.memberships.contains_key(&**name));
+        self.complete.send_if_modified(|told| std::mem::replace(told, complete) != complete);
         self.changed.send_replace(());
     }
 }

@@ -1,14 +1,14 @@
-//! Listeners: binding them, and taking connections in.
+//! Listeners: taking connections in.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 use rustls::server::ProducesTickets;
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
@@ -18,10 +18,9 @@ use crate::http::{Origin, serve};
 use crate::proxied::read_proxy_header;
 use crate::table::DEFAULT_PORTS;
 use crate::tls::{Acceptor, handshake};
+use crate::watchdog::Activity;
 use crate::worker::Worker;
 
-/// Connections that wait to be accepted; the kernel lowers it to its own limit.
-const BACKLOG: i32 = 65_535;
 /// Pause after a failed accept, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Silence after which the kernel asks whether a peer is still there.
@@ -42,86 +41,73 @@ impl Port {
     }
 }
 
-/// Binds a listener that shares its port with those of other workers, and of the router that replaces this one.
-pub(crate) fn bind(ip: Option<IpAddr>, port: u16) -> io::Result<StdListener> {
-    let Some(ip) = ip else {
-        // Both families in one socket; a machine without IPv6 has one.
-        return bind_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
-            .or_else(|_| bind_to(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))));
-    };
-    bind_to(SocketAddr::new(ip, port))
-}
-
-fn bind_to(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// Serves the clients of one listener until the router drains, and then those that wait already.
-pub(crate) async fn accept_all(
-    worker: Rc<Worker>,
-    listener: StdListener,
-    port: Port,
-    tickets: Arc<dyn ProducesTickets>,
-) {
+/// Serves the clients of one listener until the router drains, and then those that wait already: the kernel would reset
+/// them. When the socket was handed over, whoever waits is left to the process that has it now.
+pub(crate) async fn accept_all<F>(worker: &Worker, listener: StdListener, port: u16, client: impl Fn(Accepted) -> F)
+where
+    F: Future<Output = ()> + 'static,
+{
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(err) => return warn!(%err, port.number, "cannot listen"),
+        Err(err) => return warn!(%err, port, "cannot listen"),
     };
-    let acceptor = port.tls.then(|| Acceptor::new(Arc::clone(&worker.shared), port.key(), tickets));
-    let draining = worker.shared.draining.clone();
+    let shared = &worker.shared;
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = accept(&worker, &listener) => accepted,
-            // Only when nobody waits: the kernel would reset who does.
-            () = draining.cancelled() => return,
+            () = shared.handed_over() => return,
+            accepted = accept(worker, &listener) => accepted,
+            () = shared.draining.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer, slot)) => {
-                let client = client(Rc::clone(&worker), stream, peer, port, acceptor.clone(), slot);
-                tokio::task::spawn_local(worker.tasks.track_future(client));
+            Ok(accepted) => {
+                worker.pulse.note(Activity::Accepting);
+                drop(tokio::task::spawn_local(worker.tasks.track_future(client(accepted))));
             }
             Err(err) => {
-                warn!(%err, port.number, "cannot accept a connection");
+                warn!(%err, port, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn accept(worker: &Worker, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+/// A client's connection, whose slot is free again when this is dropped.
+pub(crate) struct Accepted {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    _slot: OwnedSemaphorePermit,
+}
+
+async fn accept(worker: &Worker, listener: &TcpListener) -> io::Result<Accepted> {
     let slot = Arc::clone(&worker.slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, slot))
+    let _ = stream.set_nodelay(true); // only slower without
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
+    Ok(Accepted { stream, peer, _slot: slot })
+}
+
+/// Serves the clients of an HTTP or HTTPS port.
+pub(crate) async fn serve_port(
+    worker: Rc<Worker>,
+    listener: StdListener,
+    port: Port,
+    tickets: Arc<dyn ProducesTickets>,
+) {
+    let acceptor = port.tls.then(|| Acceptor::new(Arc::clone(&worker.shared), port.key(), tickets));
+    accept_all(&worker, listener, port.number, |accepted| client(Rc::clone(&worker), accepted, port, acceptor.clone()))
+        .await;
 }
 
 /// A client's connection from its first byte to its end.
-async fn client(
-    worker: Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    port: Port,
-    acceptor: Option<Acceptor>,
-    slot: OwnedSemaphorePermit,
-) {
+async fn client(worker: Rc<Worker>, accepted: Accepted, port: Port, acceptor: Option<Acceptor>) {
+    let Accepted { stream, peer, _slot } = accepted;
     let metrics = worker.shared.metrics.clone();
     metrics.connections.inc();
-    let _ = stream.set_nodelay(true); // only slower without
-    let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
     if let Err(err) = greet(&worker, stream, peer, port, acceptor).await {
         debug!(%peer, port.number, %err, "connection ended before a request");
     }
     metrics.connections.dec();
-    drop(slot);
 }
 
 /// What comes before HTTP: a PROXY header, then TLS.
@@ -159,6 +145,7 @@ async fn greet(
         serve(worker, stream, origin, false).await;
         return Ok(());
     };
+    worker.pulse.note(Activity::Handshake);
     let shaken = within(limits.tls_handshake, handshake(&acceptor, stream)).await;
     if shaken.is_err() {
         worker.shared.metrics.handshakes_failed.inc();

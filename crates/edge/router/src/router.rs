@@ -1,7 +1,7 @@
 //! A router from its start to its end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use flynn_telemetry::Metrics;
 use rustls::server::ProducesTickets;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -19,22 +20,28 @@ use crate::api::api;
 use crate::control::{Control, Views};
 use crate::events::Events;
 use crate::guard::Crowd;
-use crate::listen::{Port, bind};
+use crate::listen::Port;
 use crate::metrics::RouterMetrics;
-use crate::settings::{HttpPort, Settings};
-use crate::shared::{Shared, Snapshot};
+use crate::settings::Settings;
+use crate::shared::{Drain, Shared, Snapshot};
+use crate::sockets::Sockets;
 use crate::source::{CHANGES, Changes, Domains, Interest};
 use crate::tls::Tickets;
+use crate::watchdog::{Pulse, Watchdog};
 use crate::worker;
 
 /// How long workers may take to notice that they were cut off.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long a connection may still bring a request when there is no other process: who started us waits for our end.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// Why a router cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error("error binding to port (check if another service is listening on {address})")]
     Bind { address: String, source: io::Error },
+    #[error("watch the socket of the API")]
+    Watch(#[source] io::Error),
     #[error("start a worker thread")]
     Thread(#[source] io::Error),
 }
@@ -57,6 +64,7 @@ impl Router {
             metrics: RouterMetrics::new(metrics),
             events: Events::new(),
             crowd: Crowd::new(),
+            drain: OnceLock::new(),
             https_port: OnceLock::new(),
             draining: CancellationToken::new(),
             cut_off: CancellationToken::new(),
@@ -89,38 +97,58 @@ impl Router {
         let _ = synced.wait_for(|synced| *synced).await;
     }
 
-    /// Binds all ports and serves. `version` is what the status tells.
+    /// Tells whenever changes have been applied.
+    pub fn applied(&self) -> watch::Receiver<()> {
+        self.views.changed.clone()
+    }
+
+    /// Waits until the backends of all services that routes name are told.
+    pub async fn complete(&self) {
+        let mut complete = self.views.complete.clone();
+        let _ = complete.wait_for(|complete| *complete).await;
+    }
+
+    /// Opens all ports and serves. `version` is what the status tells, `sockets` are those that are there already.
     ///
     /// # Errors
     /// When a port is taken, or the system gives no thread.
-    pub async fn listen(self, version: &str) -> Result<Serving, ListenError> {
-        let settings = &self.shared.settings;
+    pub fn listen(self, version: &str, sockets: Sockets) -> Result<Serving, ListenError> {
+        let (settings, sockets) = (&self.shared.settings, Arc::new(sockets));
         let workers = settings.workers.max(1);
         let mut listeners: Vec<Vec<_>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for http in &settings.http {
-            let (address, sockets) = bind_all(settings, *http, workers)?;
+            let (address, shares) = open(&sockets, settings.listen, http.port, workers)?;
             let port = Port { number: address.port(), tls: http.tls, default: http.default };
-            for (socket, listeners) in sockets.into_iter().zip(&mut listeners) {
-                listeners.push((socket, port));
+            for (share, listeners) in shares.into_iter().zip(&mut listeners) {
+                listeners.extend(share.into_iter().map(|socket| (socket, port)));
             }
             addresses.push(address);
         }
         let (api_address, api) = match settings.api {
             Some(port) => {
-                let (address, server) = self.serve_api(port, version)?;
+                let (address, server) = self.serve_api(&sockets, port, version)?;
                 (Some(address), Some(server))
             }
             None => (None, None),
         };
+        // Their workers open them again, or wait until they are free. Here only so that inherited ones stay open.
+        for port in self.shared.snapshot.load().tcp.keys() {
+            let _ = sockets.open(settings.listen_tcp, *port, 1);
+        }
+        sockets.drop_unwanted();
         let tickets: Arc<dyn ProducesTickets> = Arc::new(Tickets::new(settings.cookie_key.secret()));
         if let Some(position) = settings.http.iter().position(|http| http.tls && http.default) {
             let _ = self.shared.https_port.set(addresses[position].port()); // a router listens once
         }
-        let mut threads = Vec::new();
+        let (mut threads, mut pulses) = (Vec::new(), Vec::new());
         for (number, listeners) in listeners.into_iter().enumerate() {
+            let pulse = Arc::new(Pulse::default());
+            pulses.push(Arc::clone(&pulse));
             let start = worker::Start {
+                pulse,
                 shared: Arc::clone(&self.shared),
+                sockets: Arc::clone(&sockets),
                 listeners,
                 tickets: Arc::clone(&tickets),
                 changed: self.views.changed.clone(),
@@ -128,54 +156,46 @@ impl Router {
             };
             threads.push(worker::start(start).map_err(ListenError::Thread)?);
         }
+        let watchdog = Watchdog::start(pulses, settings.limits.worker_stall).map_err(ListenError::Thread)?;
         info!(?addresses, ?api_address, workers, "router is listening");
-        Ok(Serving { router: self, addresses, api_address, api, threads })
+        Ok(Serving { router: self, sockets, addresses, api_address, api, threads, watchdog })
     }
 
-    fn serve_api(&self, port: u16, version: &str) -> Result<(SocketAddr, Api), ListenError> {
-        let ip = self.shared.settings.listen;
-        let describe = |source| ListenError::Bind { address: described(ip, port), source };
-        let listener = bind(ip, port).and_then(TcpListener::from_std).map_err(describe)?;
-        let address = listener.local_addr().map_err(describe)?;
+    fn serve_api(&self, sockets: &Sockets, port: u16, version: &str) -> Result<(SocketAddr, Api), ListenError> {
+        let (address, shares) = open(sockets, self.shared.settings.listen, port, 1)?;
         let stop = CancellationToken::new();
         let router = api(Arc::clone(&self.shared), self.metrics.clone(), version);
-        let server = flynn_http::serve(listener, router, stop.clone(), ServerOptions::default());
-        Ok((address, Api { stop, server: tokio::spawn(server) }))
+        let mut servers = JoinSet::new();
+        for listener in shares.into_iter().flatten() {
+            let listener = TcpListener::from_std(listener).map_err(ListenError::Watch)?;
+            let server = flynn_http::serve(listener, router.clone(), stop.clone(), ServerOptions::default());
+            servers.spawn(server);
+        }
+        Ok((address, Api { stop, servers }))
     }
 }
 
 struct Api {
     stop: CancellationToken,
-    server: tokio::task::JoinHandle<io::Result<()>>,
+    servers: JoinSet<io::Result<()>>,
 }
 
-/// One listener on the same port for each worker.
-fn bind_all(
-    settings: &Settings,
-    http: HttpPort,
-    workers: usize,
-) -> Result<(SocketAddr, Vec<std::net::TcpListener>), ListenError> {
-    let describe = |source| ListenError::Bind { address: described(settings.listen, http.port), source };
-    let first = bind(settings.listen, http.port).map_err(describe)?;
-    let address = first.local_addr().map_err(describe)?;
-    let mut sockets = vec![first];
-    for _ in 1..workers {
-        sockets.push(bind(settings.listen, address.port()).map_err(describe)?);
-    }
-    Ok((address, sockets))
-}
+type Shares = Vec<Vec<std::net::TcpListener>>;
 
-fn described(ip: Option<std::net::IpAddr>, port: u16) -> String {
-    ip.map_or_else(|| format!(":{port}"), |ip| SocketAddr::new(ip, port).to_string())
+fn open(sockets: &Sockets, ip: Option<IpAddr>, port: u16, shares: usize) -> Result<(SocketAddr, Shares), ListenError> {
+    let address = || ip.map_or_else(|| format!(":{port}"), |ip| SocketAddr::new(ip, port).to_string());
+    sockets.open(ip, port, shares).map_err(|source| ListenError::Bind { address: address(), source })
 }
 
 /// A router that serves.
 pub struct Serving {
     router: Router,
+    sockets: Arc<Sockets>,
     addresses: Vec<SocketAddr>,
     api_address: Option<SocketAddr>,
     api: Option<Api>,
     threads: Vec<JoinHandle<()>>,
+    watchdog: Watchdog,
 }
 
 impl Serving {
@@ -204,32 +224,72 @@ impl Serving {
         self.router.views.changed.clone()
     }
 
+    /// The listening sockets, for the process that replaces this one.
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// Cancelled when a worker stands still for longer than [`Limits::worker_stall`](crate::Limits::worker_stall): its
+    /// clients wait in vain, and the process has to be replaced.
+    pub fn stalled(&self) -> CancellationToken {
+        self.watchdog.stalled.clone()
+    }
+
+    /// How to cut off what lasts too long for [`Serving::drain`].
+    pub fn cut_off(&self) -> CancellationToken {
+        self.router.shared.cut_off.clone()
+    }
+
+    /// Ends because another process takes the connections now: nothing here has to hurry.
+    pub fn hand_over(self) -> impl Future<Output = ()> {
+        let limits = &self.router.shared.settings.limits;
+        let drain = Drain { handed_over: true, idle: limits.drain, busy: limits.drain_handed_over };
+        self.end(drain)
+    }
+
     /// Ends: takes no more connections, finishes requests for at most [`Limits::drain`](crate::Limits::drain), and then
     /// closes what is left.
-    pub async fn drain(self) {
-        let shared = &self.router.shared;
-        info!("router is draining");
-        shared.draining.cancel();
-        let threads = self.threads;
-        let mut joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                if thread.join().is_err() {
-                    warn!("a worker had panicked");
+    pub fn drain(self) -> impl Future<Output = ()> {
+        let busy = self.router.shared.settings.limits.drain;
+        self.end(Drain { handed_over: false, idle: LAST_REQUESTS, busy })
+    }
+
+    /// Begins at once, whether or not the future is polled.
+    fn end(self, drain: Drain) -> impl Future<Output = ()> {
+        let Self { router, sockets, api, threads, .. } = self;
+        info!(?drain, "router is draining");
+        // Before the workers close theirs: nobody shall wait in a queue that is never looked at.
+        sockets.close_all();
+        if drain.handed_over
+            && let Some(api) = &api
+        {
+            // Who follows events shall follow those of the router that serves.
+            api.stop.cancel();
+        }
+        router.shared.begin_drain(drain);
+        async move {
+            let shared = &router.shared;
+            let mut joined = tokio::task::spawn_blocking(move || {
+                for thread in threads {
+                    if thread.join().is_err() {
+                        warn!("a worker had panicked");
+                    }
+                }
+            });
+            let in_time = shared.cut_off.run_until_cancelled(tokio::time::timeout(drain.busy, &mut joined)).await;
+            if !matches!(in_time, Some(Ok(_))) {
+                info!("closing connections that outlast the drain");
+                shared.cut_off.cancel();
+                if tokio::time::timeout(LAST_WORDS, joined).await.is_err() {
+                    warn!("a worker does not end");
                 }
             }
-        });
-        if tokio::time::timeout(shared.settings.limits.drain, &mut joined).await.is_err() {
-            info!("closing connections that outlast the drain");
-            shared.cut_off.cancel();
-            if tokio::time::timeout(LAST_WORDS, joined).await.is_err() {
-                warn!("a worker does not end");
+            if let Some(mut api) = api {
+                api.stop.cancel();
+                while api.servers.join_next().await.is_some() {}
             }
+            router.control.abort();
+            info!("router has ended");
         }
-        if let Some(api) = self.api {
-            api.stop.cancel();
-            let _ = api.server.await;
-        }
-        self.router.control.abort();
-        info!("router has ended");
     }
 }

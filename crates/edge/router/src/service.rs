@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use rand::Rng as _;
 use tokio::sync::Notify;
+use tracing::info;
 
 use crate::balance::{Rank, choose};
 use crate::source::Instance;
@@ -32,6 +33,11 @@ pub(crate) struct Backend {
     ejected_until: AtomicU64,
     /// No service has it any more.
     gone: AtomicBool,
+    /// When there was the last sign of life, in milliseconds of [`elapsed_ms`].
+    heard_at: AtomicU64,
+    /// It takes connections and answers nothing.
+    stuck: AtomicBool,
+    probing: AtomicBool,
     /// Somebody waits for the load to end.
     retired: AtomicBool,
     idle: Notify,
@@ -48,6 +54,9 @@ impl Backend {
             failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             gone: AtomicBool::new(false),
+            heard_at: AtomicU64::new(0),
+            stuck: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             idle: Notify::new(),
         }
@@ -67,12 +76,42 @@ impl Backend {
     }
 
     fn rank(&self, now_ms: u64) -> Rank {
-        let ejected = self.ejected_until.load(Ordering::Relaxed) > now_ms;
+        let ejected = self.is_stuck() || self.ejected_until.load(Ordering::Relaxed) > now_ms;
         Rank { ejected, load: self.load.load(Ordering::Relaxed) }
+    }
+
+    /// It gave a sign of life.
+    pub(crate) fn heard(&self) {
+        self.heard_at.store(elapsed_ms(), Ordering::Relaxed);
+        // Loaded first: a store would take the line from other threads at each answer.
+        if self.is_stuck() {
+            self.stuck.store(false, Ordering::Relaxed);
+            info!(addr = %self.address, job.id = &*self.instance.job_id, "backend answers again");
+        }
+    }
+
+    /// How long ago the last sign of life was.
+    pub(crate) fn quiet_for(&self) -> Duration {
+        Duration::from_millis(elapsed_ms().saturating_sub(self.heard_at.load(Ordering::Relaxed)))
+    }
+
+    /// Whether it was found to hang, and not heard since. It gets requests only when nobody else can.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mark_stuck(&self) {
+        self.stuck.store(true, Ordering::Relaxed);
+    }
+
+    /// One probe at a time; it is over when this is dropped.
+    pub(crate) fn begin_probe(&self) -> Option<Probing<'_>> {
+        (!self.probing.swap(true, Ordering::Relaxed)).then_some(Probing(self))
     }
 
     /// It answered.
     pub(crate) fn succeeded(&self) {
+        self.heard();
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
             self.ejected_until.store(0, Ordering::Relaxed);
@@ -87,6 +126,15 @@ impl Backend {
             let until = elapsed_ms() + u64::try_from(ejection(rounds).as_millis()).unwrap_or(u64::MAX);
             self.ejected_until.fetch_max(until, Ordering::Relaxed);
         }
+    }
+}
+
+/// A probe of a backend that is under way.
+pub(crate) struct Probing<'a>(&'a Backend);
+
+impl Drop for Probing<'_> {
+    fn drop(&mut self) {
+        self.0.probing.store(false, Ordering::Relaxed);
     }
 }
 
@@ -160,6 +208,15 @@ impl Service {
         self.members.store(Arc::new(Members { backends, leader }));
     }
 
+    /// Whether a backend that is neither ejected nor stuck could take a request that has tried some already.
+    pub(crate) fn has_other(&self, only_leader: bool, tried: &[u64], than: u64) -> bool {
+        let (members, now_ms) = (self.members.load(), elapsed_ms());
+        let is_fit = |backend: &Arc<Backend>| {
+            backend.id != than && !tried.contains(&backend.id) && !backend.rank(now_ms).ejected
+        };
+        !only_leader && members.backends.iter().any(is_fit)
+    }
+
     /// Chooses a backend for a request that has tried some already, and counts the request as its load.
     ///
     /// `preferred` is where a sticky client belongs.
@@ -172,6 +229,7 @@ impl Service {
         let excluded = |backend: &Backend| tried.contains(&backend.id);
         if let Some(address) = preferred
             && let Some(backend) = candidates.iter().find(|backend| backend.address == address && !excluded(backend))
+            && !backend.is_stuck()
         {
             return Some(InFlight::new(backend));
         }

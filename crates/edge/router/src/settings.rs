@@ -16,6 +16,8 @@ pub struct Limits {
     pub dial: Duration,
     /// Silence of a backend since it took the last of the request, until the head of its response.
     pub response_head: Duration,
+    /// Nothing heard of a backend while a request waits there: then it is asked whether it hangs. Zero is never.
+    pub backend_silence: Duration,
     /// Backends tried for one request.
     pub attempts: usize,
     /// A client's connection between two requests.
@@ -28,8 +30,12 @@ pub struct Limits {
     pub pooled_per_backend: usize,
     /// An idle connection to a backend.
     pub pooled_idle: Duration,
-    /// Requests in flight when the router ends.
+    /// Requests in flight when the router ends, and idle connections of clients when another process has taken over.
     pub drain: Duration,
+    /// A worker's loop stands still; zero is never.
+    pub worker_stall: Duration,
+    /// Requests and tunnels in flight when another process has taken over.
+    pub drain_handed_over: Duration,
     /// Clients' connections for each worker; more wait in the listeners' queues.
     pub connections: usize,
     /// Connections of one client to all HTTP and HTTPS ports, by its address, of IPv6 by its /64. Without a limit a
@@ -51,6 +57,7 @@ impl Default for Limits {
         Self {
             dial: Duration::from_secs(1),
             response_head: Duration::from_secs(600),
+            backend_silence: Duration::from_secs(5),
             attempts: 4,
             idle: Duration::from_secs(300),
             request_head: Duration::from_secs(60),
@@ -59,6 +66,8 @@ impl Default for Limits {
             pooled_per_backend: 256,
             pooled_idle: Duration::from_secs(60),
             drain: Duration::from_secs(20),
+            worker_stall: Duration::from_secs(10),
+            drain_handed_over: Duration::from_secs(3600),
             connections: 100_000,
             connections_per_client: None,
             // The specification knows no limit: these end what will never end by itself, and no upload that has pauses.

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -17,17 +16,16 @@ use tracing::{debug, info, warn};
 
 use crate::backend::dial;
 use crate::http::{Traffic, copy_both_ways};
-use crate::listen::bind;
+use crate::listen::{Accepted, accept_all};
 use crate::proxy_protocol::header;
 use crate::route::TcpRoute;
 use crate::service::InFlight;
 use crate::shared::Shared;
+use crate::watchdog::Activity;
 use crate::worker::Worker;
 
 /// Pause before a port that could not be bound is tried again.
 const BIND_PAUSE: Duration = Duration::from_millis(500);
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const KEEP_ALIVE: Duration = Duration::from_secs(180);
 
 /// Keeps the listeners of this worker's TCP routes as the routes are, until the router drains.
 pub(crate) async fn serve_routes(worker: Rc<Worker>, mut changed: watch::Receiver<()>, share: (usize, usize)) {
@@ -36,7 +34,13 @@ pub(crate) async fn serve_routes(worker: Rc<Worker>, mut changed: watch::Receive
     let draining = worker.shared.draining.clone();
     loop {
         let ports: Vec<u16> = worker.shared.snapshot.load().tcp.keys().copied().collect();
-        listeners.retain(|port, _| ports.contains(port));
+        listeners.retain(|port, _| {
+            let is_wanted = ports.contains(port);
+            if !is_wanted {
+                worker.sockets.close(worker.shared.settings.listen_tcp, *port);
+            }
+            is_wanted
+        });
         for port in ports.into_iter().filter(|port| usize::from(*port) % share.1 == share.0) {
             listeners.entry(port).or_insert_with(|| {
                 let stop = CancellationToken::new();
@@ -48,44 +52,42 @@ pub(crate) async fn serve_routes(worker: Rc<Worker>, mut changed: watch::Receive
         }
         tokio::select! {
             change = changed.changed() => if change.is_err() { return },
-            () = draining.cancelled() => return,
+            () = draining.cancelled() => break,
             Some(_ended) = running.join_next() => {}
         }
     }
+    // Those who wait in the queues are still served.
+    while running.join_next().await.is_some() {}
 }
 
-/// Takes connections of one port, for ever. The route is looked up for each, so that a change of it is one for the next.
+/// Takes connections of one port. The route is looked up for each, so that a change of it is one for the next.
 async fn listen(worker: Rc<Worker>, port: u16) {
-    let listener = loop {
-        match bind(worker.shared.settings.listen_tcp, port).and_then(TcpListener::from_std) {
-            Ok(listener) => break listener,
-            Err(err) => {
-                warn!(port, %err, "error binding to port (check if another service is listening on it)");
-                tokio::time::sleep(BIND_PAUSE).await;
-            }
-        }
-    };
+    let bound = worker.shared.draining.run_until_cancelled(bind(&worker, port)).await;
+    let Some(listeners) = bound else { return };
     info!(port, "listening for a TCP route");
+    let accepting = listeners
+        .into_iter()
+        .map(|listener| accept_all(&worker, listener, port, |accepted| connection(Rc::clone(&worker), accepted, port)));
+    futures_util::future::join_all(accepting).await;
+}
+
+/// Binds a port, however long it takes until it is free.
+async fn bind(worker: &Worker, port: u16) -> Vec<TcpListener> {
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let connection = connection(Rc::clone(&worker), stream, peer, port);
-                tokio::task::spawn_local(worker.tasks.track_future(connection));
-            }
-            Err(err) => {
-                warn!(port, %err, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+        match worker.sockets.open(worker.shared.settings.listen_tcp, port, 1) {
+            Ok((_, shares)) => return shares.into_iter().flatten().collect(),
+            Err(err) => warn!(port, %err, "error binding to port (check if another service is listening on it)"),
         }
+        tokio::time::sleep(BIND_PAUSE).await;
     }
 }
 
 /// Joins a client with the first backend that takes the connection. Without one the client's ends.
-async fn connection(worker: Rc<Worker>, mut client: TcpStream, peer: SocketAddr, port: u16) {
+async fn connection(worker: Rc<Worker>, accepted: Accepted, port: u16) {
+    let Accepted { stream: mut client, peer, .. } = accepted;
     let shared = &worker.shared;
+    worker.pulse.note(Activity::Tcp);
     let Some(route) = shared.snapshot.load().tcp.get(&port).cloned() else { return };
-    let _ = client.set_nodelay(true); // only slower without
-    let _ = SockRef::from(&client).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
     let mut counted = Counted::new(shared, &route, peer);
     let Some((in_flight, mut backend)) = connect(shared, &route).await else { return };
     counted.backend = Some(in_flight);

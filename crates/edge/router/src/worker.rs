@@ -16,9 +16,11 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use crate::backend::Pool;
-use crate::listen::{Port, accept_all};
+use crate::listen::{Port, serve_port};
 use crate::shared::Shared;
+use crate::sockets::Sockets;
 use crate::tcp;
+use crate::watchdog::Pulse;
 
 /// Pause between looks for idle connections that are too old.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -26,6 +28,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// What the tasks of one thread share.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) sockets: Arc<Sockets>,
+    pub(crate) pulse: Arc<Pulse>,
     pub(crate) pool: Pool,
     /// Clients' connections; a tunnel is a task of its own.
     pub(crate) tasks: TaskTracker,
@@ -35,6 +39,8 @@ pub(crate) struct Worker {
 /// What a worker is started with.
 pub(crate) struct Start {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) sockets: Arc<Sockets>,
+    pub(crate) pulse: Arc<Pulse>,
     pub(crate) listeners: Vec<(StdListener, Port)>,
     pub(crate) tickets: Arc<dyn ProducesTickets>,
     /// Tells that routes or backends have changed.
@@ -51,19 +57,23 @@ pub(crate) fn start(start: Start) -> io::Result<JoinHandle<()>> {
 }
 
 async fn run(start: Start) {
-    let Start { shared, listeners, tickets, changed, share } = start;
+    let Start { shared, sockets, pulse, listeners, tickets, changed, share } = start;
     let worker = Rc::new(Worker {
         pool: Pool::new(shared.settings.limits.pooled_per_backend),
         tasks: TaskTracker::new(),
         slots: Arc::new(Semaphore::new(shared.settings.limits.connections)),
         shared,
+        sockets,
+        pulse,
     });
     let mut running = tokio::task::JoinSet::new();
     for (listener, port) in listeners {
-        running.spawn_local(accept_all(Rc::clone(&worker), listener, port, Arc::clone(&tickets)));
+        running.spawn_local(serve_port(Rc::clone(&worker), listener, port, Arc::clone(&tickets)));
     }
     running.spawn_local(tcp::serve_routes(Rc::clone(&worker), changed.clone(), share));
     let sweeper = tokio::task::spawn_local(sweep(Rc::clone(&worker), changed));
+    let pulse = Arc::clone(&worker.pulse);
+    let beating = tokio::task::spawn_local(async move { pulse.beat().await });
     while let Some(ended) = running.join_next().await {
         if let Err(err) = ended {
             error!(%err, "a listener failed");
@@ -80,6 +90,7 @@ async fn run(start: Start) {
         }
     }
     sweeper.abort();
+    beating.abort();
 }
 
 /// Closes connections to backends that are too old, or whose backend is gone.

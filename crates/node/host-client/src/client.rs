@@ -43,6 +43,13 @@ impl Client {
         self
     }
 
+    /// Sends a header with every request.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.http = self.http.with_headers([(&name.to_owned(), &value.to_owned())]);
+        self
+    }
+
     fn slow(&self) -> flynn_http::Client {
         self.http.clone().with_timeout(SLOW)
     }
@@ -199,6 +206,12 @@ impl Client {
         &self,
     ) -> Result<impl Stream<Item = Result<VolumeEvent, ClientError>> + Send + Unpin + use<>, ClientError> {
         self.http.events("/storage/volumes").await
+    }
+
+    /// Like [`Client::volume_events`], opened again whenever it breaks. List the volumes at each
+    /// [`Followed::Opened`](flynn_http::Followed::Opened).
+    pub fn follow_volume_events(&self) -> Follow<VolumeEvent> {
+        self.http.follow("/storage/volumes")
     }
 
     pub async fn add_provider(&self, provider: &ProviderSpec) -> Result<ProviderSpec, ClientError> {

@@ -19,6 +19,10 @@ pub mod metadata {
     pub const SYSTEM_APP: &str = "flynn-system-app";
 }
 
+/// Header with the term in which the scheduler leads that sends a request (ours). Whoever refuses what comes with a
+/// term below the highest it has seen answers 409, with that one as `term` in the detail.
+pub const TERM_HEADER: &str = "Flynn-Scheduler-Term";
+
 /// Partition of jobs that name none.
 pub const DEFAULT_PARTITION: &str = "user";
 

@@ -5,9 +5,11 @@ mod h2c;
 mod lease;
 mod pace;
 mod pool;
+mod probe;
 mod upload;
 
 pub(crate) use dial::dial;
 pub(crate) use lease::Lease;
 pub(crate) use pool::Pool;
+pub(crate) use probe::{LOOK, hangs};
 pub(crate) use upload::{Upload, UploadBody, UploadFailure};

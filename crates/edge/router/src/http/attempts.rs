@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use flynn_types::error::with_causes;
 use http::header::CONNECTION;
@@ -13,11 +14,12 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::backend::{Lease, Upload, UploadBody, UploadFailure};
+use crate::backend::{LOOK, Lease, Upload, UploadBody, UploadFailure, hangs};
 use crate::http::page::Reason;
 use crate::http::record::Record;
 use crate::route::{BackendProtocol, HttpRoute};
 use crate::service::{Backend, InFlight};
+use crate::watchdog::Activity;
 use crate::worker::Worker;
 
 /// Requests that were sent and not answered are sent again so many times.
@@ -49,6 +51,8 @@ enum NoResponse {
     Broken(#[source] hyper::Error),
     #[error("no response came in time")]
     Silent,
+    #[error("the backend hangs")]
+    Stuck,
     #[error("the response changes the protocol, which nobody asked for")]
     Switched,
 }
@@ -76,9 +80,13 @@ impl Attempts<'_> {
                 && !self.upgrade
                 && (is_idempotent(&head.method) || self.route.protocol == BackendProtocol::H2c);
             let spare = (repeatable && !self.upload.is_started()).then(|| head.clone());
-            let failure = match self.send(&mut lease, head).await {
+            // A request that a stopped process has may be carried out when it goes on, after newer ones: only what changes
+            // nothing is sent elsewhere meanwhile.
+            let movable = spare.is_some() && head.method.is_safe();
+            let failure = match self.send(&mut lease, head, (&backend, &tried, movable)).await {
                 Ok(response) => {
                     backend.succeeded();
+                    self.worker.pulse.note(Activity::Response);
                     record.answered();
                     return Ok((response, Answered { address: backend.address, lease }));
                 }
@@ -88,7 +96,9 @@ impl Attempts<'_> {
                 return Err(self.client_failed(failure, &backend));
             }
             // A refusal of one request says nothing against its backend.
-            if !reused && !matches!(failure, NoResponse::Refused(_)) {
+            if let NoResponse::Stuck = failure {
+                tried.push(backend.id);
+            } else if !reused && !matches!(failure, NoResponse::Refused(_)) {
                 backend.failed(true);
                 tried.push(backend.id);
             }
@@ -96,7 +106,7 @@ impl Attempts<'_> {
             // What was never looked at is sent again, and so is what changes nothing when it comes twice. Both on a new
             // connection.
             let may_repeat = match &failure {
-                NoResponse::Refused(_) => true,
+                NoResponse::Refused(_) | NoResponse::Stuck => true,
                 NoResponse::Unsent { .. } | NoResponse::Broken(_) => method.is_some_and(is_idempotent),
                 NoResponse::Silent | NoResponse::Switched => false,
             };
@@ -164,28 +174,52 @@ impl Attempts<'_> {
         }
     }
 
+    /// Ends when the backend hangs, and another one does not; for requests that may move there.
+    async fn others_are_better(&self, backend: &Arc<Backend>, tried: &[u64], movable: bool) {
+        let limits = &self.worker.shared.settings.limits;
+        if !movable || limits.backend_silence.is_zero() || limits.backend_silence >= limits.response_head {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(limits.backend_silence).await;
+        loop {
+            hangs(backend, limits).await;
+            if self.route.service.has_other(self.route.leader, tried, backend.id) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Ends when the response is overdue. The limit begins whenever the backend has taken something of the request, which
+    /// may take as long as its client likes.
+    async fn overdue(&self, limit: Duration) {
+        let mut end = Instant::now() + limit;
+        loop {
+            tokio::time::sleep_until(end).await;
+            end = self.upload.backend_since().unwrap_or_else(Instant::now) + limit;
+            if end <= Instant::now() {
+                return;
+            }
+        }
+    }
+
     /// Sends the request and waits for the head of its response.
-    async fn send(&self, lease: &mut Lease, mut head: Parts) -> Result<Response<Incoming>, NoResponse> {
+    async fn send(
+        &self,
+        lease: &mut Lease,
+        mut head: Parts,
+        (backend, tried, movable): (&Arc<Backend>, &[u64], bool),
+    ) -> Result<Response<Incoming>, NoResponse> {
         if !self.route.keep_alive && !self.upgrade && self.route.protocol == BackendProtocol::Http1 {
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let limit = self.worker.shared.settings.limits.response_head;
         let mut response = pin!(lease.send(Request::from_parts(head, self.upload.body())));
-        let mut silence = pin!(tokio::time::sleep(limit));
-        let response = loop {
-            tokio::select! {
-                biased;
-                response = response.as_mut() => break response,
-                () = silence.as_mut() => {
-                    // The limit begins whenever the backend has taken something of the request, which may take as long
-                    // as its client likes.
-                    let since = self.upload.backend_since().unwrap_or_else(Instant::now);
-                    if since + limit <= Instant::now() {
-                        return Err(NoResponse::Silent);
-                    }
-                    silence.as_mut().reset(since + limit);
-                }
-            }
+        let response = tokio::select! {
+            biased;
+            response = response.as_mut() => response,
+            () = self.overdue(limit) => return Err(NoResponse::Silent),
+            () = self.others_are_better(backend, tried, movable) => return Err(NoResponse::Stuck),
         };
         match response {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.upgrade => {

@@ -20,10 +20,7 @@ use crate::http::exchange::{Exchange, answer};
 use crate::http::stalls::Stalls;
 use crate::worker::Worker;
 
-/// How long a connection may still bring a request when the router drains: one may be on its way, and closing then
-/// would lose it. Its answer tells the client that it was the last.
-const LAST_REQUESTS: Duration = Duration::from_secs(1);
-/// How long an HTTP/2 client without requests may take to say good-bye, too.
+/// How long an HTTP/2 client without requests may take to say good-bye.
 const GOOD_BYE: Duration = Duration::from_secs(5);
 /// Streams of one HTTP/2 client at once.
 const MAX_STREAMS: u32 = 250;
@@ -65,6 +62,7 @@ where
         let exchange = Rc::clone(&exchange);
         async move { Ok::<_, Infallible>(answer(&exchange, request).await) }
     });
+    let (limits, draining) = (&worker.shared.settings.limits, &worker.shared.draining);
     let ended = if let Some(stalls) = stalls {
         let mut builder = server::conn::http2::Builder::new(LocalExecutor);
         builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
@@ -82,7 +80,9 @@ where
         tokio::select! {
             ended = connection.as_mut() => ended,
             () = stalls.mind(&conversation) => return,
-            () = async { tokio::select! { () = drained(worker) => {}, () = idle => {} } } => {
+            // Loses nothing: the client is told twice, and what it sent before the second time is answered (RFC 9113
+            // section 6.8).
+            () = async { tokio::select! { () = draining.cancelled() => {}, () = idle => {} } } => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = cut_off(worker, connection) => ended,
@@ -98,7 +98,7 @@ where
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
-            () = drained(worker) => {
+            () = worker.shared.idle_are_closed() => {
                 connection.as_mut().graceful_shutdown();
                 cut_off(worker, connection).await
             }
@@ -107,12 +107,6 @@ where
     if let Err(err) = ended {
         debug!(%err, "connection of a client ended early");
     }
-}
-
-/// When the router drains, and a moment later.
-async fn drained(worker: &Worker) {
-    worker.shared.draining.cancelled().await;
-    tokio::time::sleep(LAST_REQUESTS).await;
 }
 
 /// Waits until there are no requests and the client was given time to close.

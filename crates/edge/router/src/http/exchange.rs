@@ -20,6 +20,7 @@ use crate::http::secure::{STRICT_TRANSPORT_SECURITY, redirect};
 use crate::http::stalls::Stalls;
 use crate::route::HttpRoute;
 use crate::table::{DEFAULT_PORTS, host_name};
+use crate::watchdog::Activity;
 use crate::worker::Worker;
 
 /// What the requests of a connection share.
@@ -33,6 +34,7 @@ pub(crate) struct Exchange {
 
 /// Answers a request. Nothing fails: what cannot be relayed gets a page that says so.
 pub(crate) async fn answer(exchange: &Exchange, request: Request<Incoming>) -> Response<ResponseBody> {
+    exchange.worker.pulse.note(Activity::Request);
     let busy = exchange.conversation.request();
     let version = request.version();
     let mut response = match decide(exchange, &request) {

@@ -106,10 +106,6 @@ async fn kept(folder: &Path, domain: &str) -> Option<Managed> {
     contents.certificates.get(&domain.parse().expect("a domain")).map(|managed| Managed::clone(managed))
 }
 
-fn orders(pebble: &Pebble) -> usize {
-    pebble.logged("POST /order-plz -> calling handler()")
-}
-
 #[tokio::test]
 async fn o1_a_route_gets_its_certificate_by_http_without_a_restart() {
     let (rig, _backend) = router(vec![automatic(DOMAIN)]).await;
@@ -120,7 +116,7 @@ async fn o1_a_route_gets_its_certificate_by_http_without_a_restart() {
     let managed = kept(folder.path(), DOMAIN).await.expect("it is kept");
     let issued = managed.issued.clone().expect("it is issued");
     assert_eq!((issued.challenge, managed.order, managed.failure), (ChallengeKind::Http01, None, None));
-    assert_eq!(orders(&pebble), 1);
+    assert_eq!(pebble.orders(), 1);
     let expiry = rig.metric("flynn_router_managed_certificate_expiry_timestamp_seconds{domain=\"shop.example.com\"} ");
     assert_eq!(expiry, Some(issued.not_after.timestamp() as f64));
     assert_eq!(rig.metric("flynn_router_acme_certificates_issued_total "), Some(1.0));
@@ -139,7 +135,7 @@ async fn o1_a_certificate_is_got_by_tls_where_that_is_wished() {
     let orders_of = Orders::start(&rig, settings, folder.path()).await;
     served(&pebble, rig.https(), DOMAIN).await;
     let issued = kept(folder.path(), DOMAIN).await.and_then(|managed| managed.issued).expect("it is issued");
-    assert_eq!((issued.challenge, orders(&pebble)), (ChallengeKind::TlsAlpn01, 1));
+    assert_eq!((issued.challenge, pebble.orders()), (ChallengeKind::TlsAlpn01, 1));
     // Without a pending challenge the protocol is none of ours.
     let handshake = trust(&pebble).connect(rig.https(), DOMAIN, &["acme-tls/1"], rustls::ALL_VERSIONS).await;
     assert!(handshake.is_err());
@@ -157,7 +153,7 @@ async fn where_one_challenge_fails_the_other_one_is_tried_at_once() {
     served(&pebble, rig.https(), DOMAIN).await;
     let managed = kept(folder.path(), DOMAIN).await.expect("it is kept");
     assert_eq!(managed.issued.expect("it is issued").challenge, ChallengeKind::TlsAlpn01);
-    assert_eq!((managed.failure, orders(&pebble)), (None, 2));
+    assert_eq!((managed.failure, pebble.orders()), (None, 2));
     orders_of.stop().await;
 }
 
@@ -263,7 +259,7 @@ async fn two_routers_with_one_folder_order_once_and_both_serve() {
         served(&pebble, one.https(), domain).await;
         served(&pebble, two.https(), domain).await;
     }
-    assert_eq!(orders(&pebble), 2);
+    assert_eq!(pebble.orders(), 2);
     assert_eq!(one.metric("flynn_router_acme_orders_total "), Some(0.0));
     // The other one takes over.
     second.stop().await;
@@ -294,7 +290,7 @@ async fn o4_o5_a_route_that_goes_and_comes_back_has_its_certificate_at_once() {
     assert_eq!(manual.get(rig.https(), DOMAIN).await, Ok("200 app".into()));
     rig.set(Route { managed_certificate_domain: DOMAIN.into(), ..own }).await;
     assert_eq!(trust.get(rig.https(), DOMAIN).await, Ok("200 app".into()));
-    assert_eq!(orders(&pebble), 1);
+    assert_eq!(pebble.orders(), 1);
     // A domain that never got one is forgotten with its route.
     orders_of.stop().await;
 }
@@ -340,6 +336,6 @@ async fn a_name_that_cannot_be_ordered_harms_no_other() {
     let folder = tempfile::tempdir().expect("a folder");
     let orders_of = Orders::start(&rig, settings(&pebble), folder.path()).await;
     served(&pebble, rig.https(), DOMAIN).await;
-    assert_eq!(orders(&pebble), 1);
+    assert_eq!(pebble.orders(), 1);
     orders_of.stop().await;
 }

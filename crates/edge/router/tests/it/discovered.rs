@@ -11,7 +11,7 @@ use flynn_types::discoverd::{Event, EventKind, Instance};
 use tokio::sync::Notify;
 
 use crate::backend::Backend;
-use crate::rig::{eventually, members, route, settings, within};
+use crate::rig::{Rig, eventually, members, route, settings, within};
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
 
@@ -65,7 +65,7 @@ async fn j9_j10_instances_follow_discoverd_and_outlast_its_absence() {
     let routes = vec![route("example.com", "s"), led, route("silent.com", "t")];
     changes.send(Change::Routes(routes)).await.expect("the router takes changes");
     within(router.synced()).await;
-    let serving = router.listen("v1").await.expect("loopback has free ports");
+    let serving = router.listen("v1", flynn_router::Sockets::default()).expect("loopback has free ports");
     let ask =
         async |host: &str| crate::client::Client::connect(serving.addresses()[0]).await.get(host, "/").await.text();
     eventually("1".to_owned(), async || ask("led.com").await).await;
@@ -93,4 +93,22 @@ async fn j9_j10_instances_follow_discoverd_and_outlast_its_absence() {
     changes.send(Change::Members(members("s", &[]))).await.expect("the router takes changes");
     eventually("Not Found\n".to_owned(), async || ask("example.com").await).await;
     source.abort();
+}
+
+#[tokio::test]
+async fn a_list_of_routes_leaves_services_that_another_source_tells() {
+    let (told, listed) = (Backend::named("told").await, Backend::named("listed").await);
+    let routes = vec![route("told.com", "told"), route("listed.com", "listed")];
+    let everything = |listed: &[SocketAddr]| Change::Everything {
+        routes: routes.clone(),
+        services: vec![members("listed", listed)],
+    };
+    let rig = Rig::start(routes.clone(), vec![members("listed", &[listed.address])]).await;
+    rig.members(members("told", &[told.address])).await;
+    rig.tell(everything(&[listed.address])).await;
+    assert_eq!(rig.get("told.com").await, "200 told");
+    assert_eq!(rig.get("listed.com").await, "200 listed");
+    rig.tell(Change::Everything { routes: routes.clone(), services: vec![] }).await;
+    assert_eq!(rig.get("told.com").await, "200 told");
+    assert_eq!(rig.get("listed.com").await, "503 Service Unavailable\n", "what was listed and is no more is gone");
 }

@@ -49,7 +49,7 @@ async fn j1_a_changed_file_is_served_and_a_bad_one_changes_nothing() {
     let router = Router::new(settings(), &Metrics::new("flynn_router"));
     let follow = tokio::spawn(file::follow(path.clone(), router.changes()));
     within(router.synced()).await;
-    let serving = router.listen("v1").await.expect("loopback has free ports");
+    let serving = router.listen("v1", flynn_router::Sockets::default()).expect("loopback has free ports");
     let address = serving.addresses()[0];
     let ask = async || {
         let mut client = Client::connect(address).await;

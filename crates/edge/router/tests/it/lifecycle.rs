@@ -36,7 +36,7 @@ async fn k1_k2_the_api_tells_status_and_figures_and_nothing_else() {
 async fn a_router_without_routes_is_unhealthy_until_it_knows_them() {
     let router = Router::new(settings(), &Metrics::new("flynn_router"));
     let changes = router.changes();
-    let serving = router.listen("v1").await.expect("loopback has free ports");
+    let serving = router.listen("v1", flynn_router::Sockets::default()).expect("loopback has free ports");
     let health = async || Client::connect(serving.addresses()[0]).await.get("any", HEALTH).await.status;
     let status = async || {
         let api = serving.api_address().expect("there is an API");

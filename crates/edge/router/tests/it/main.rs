@@ -12,6 +12,7 @@ mod events;
 mod failures;
 mod file;
 mod grpc;
+mod hanging;
 mod headers;
 mod hostile;
 mod http2;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use flynn_router::source::{Change, Changes, Instance, Membership};
-use flynn_router::{CookieKey, HttpPort, Limits, Router, Serving, Settings};
+use flynn_router::{CookieKey, HttpPort, Limits, Router, Serving, Settings, Sockets};
 use flynn_telemetry::Metrics;
 use flynn_types::router::{Route, RouteKind};
 
@@ -57,7 +57,7 @@ impl Rig {
         let changes = router.changes();
         changes.send(Change::Everything { routes, services }).await.expect("the router takes changes");
         within(router.synced()).await;
-        let serving = router.listen("v1").await.expect("loopback has free ports");
+        let serving = router.listen("v1", Sockets::default()).expect("loopback has free ports");
         Self { serving, changes, metrics }
     }
 

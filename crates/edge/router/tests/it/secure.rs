@@ -9,7 +9,8 @@ use flynn_types::router::{Hsts, Route};
 use http::Response;
 use http_body_util::Full;
 use hyper::body::Bytes;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -73,6 +74,18 @@ async fn hsts_is_said_over_https_and_once() {
     assert_eq!(said("a.org", "/own").await, (200, "max-age=1".into()));
     assert_eq!(said("down.org", "/").await, (503, "max-age=600; includeSubDomains".into()));
     assert_eq!(rig.client().await.get("a.org", "/").await.header(HSTS), None);
+}
+
+#[tokio::test]
+async fn g10_the_leaf_is_presented_as_it_was_given_so_that_pins_hold() {
+    let authority = Authority::new();
+    let pair = authority.issue(&["controller.example.com"]);
+    let given = CertificateDer::from_pem_slice(pair.chain.as_bytes()).expect("PEM");
+    let rig = Rig::start(vec![with_certificate(route("controller.example.com", "s"), &pair)], vec![]).await;
+    let handshake = authority.connect(rig.https(), "controller.example.com", &[], rustls::ALL_VERSIONS).await;
+    let stream = handshake.expect("a handshake");
+    // The client's pin is the hash of exactly these bytes.
+    assert_eq!(stream.get_ref().1.peer_certificates().expect("there are some")[0], given);
 }
 
 fn openssl(arguments: &[&str], folder: &Path) {

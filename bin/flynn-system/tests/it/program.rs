@@ -1,59 +1,13 @@
-//! `flynn-system router` as a program: its start, its mistakes, its end.
+//! The program's start, its mistakes, its end.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-const LIMIT: Duration = Duration::from_secs(20);
+use rustix::process::Signal;
 
-/// A program that is killed when the test ends early.
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn command(routes: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flynn-system"));
-    command.args(["router", "--routes"]).arg(routes).args(arguments).env_clear();
-    // 32 bytes of 7.
-    command.env("COOKIE_KEY", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=").env("LISTEN_IP", "127.0.0.1");
-    command.stderr(Stdio::piped());
-    command
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port()
-}
-
-/// Looks again and again, for a limited time.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(begin.elapsed() < LIMIT, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn wait(program: &mut Program) -> i32 {
-    let status = until("the program ends", || program.0.try_wait().expect("it is our child"));
-    status.code().expect("it ends by itself")
-}
-
-fn connect(port: u16) -> TcpStream {
-    let stream = until("the router listens", || TcpStream::connect(("127.0.0.1", port)).ok());
-    stream.set_read_timeout(Some(LIMIT)).expect("a limit");
-    stream
-}
+use crate::rig::{Program, command, connect, free_port, only_supervises, until};
 
 #[test]
 fn k11_a_request_at_the_time_of_sigterm_is_finished_and_the_program_ends_well() {
@@ -75,8 +29,7 @@ fn k11_a_request_at_the_time_of_sigterm_is_finished_and_the_program_ends_well() 
     let mut line = String::new();
     BufReader::new(&taken).read_line(&mut line).expect("a request line");
     assert_eq!(line, "GET / HTTP/1.1\r\n");
-    let killed = Command::new("kill").args(["-TERM", &program.0.id().to_string()]).status().expect("kill runs");
-    assert!(killed.success());
+    program.signal(Signal::TERM);
     // The port closes at once: the router is draining.
     until("the router stops listening", || TcpStream::connect(("127.0.0.1", http)).err());
     taken.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").expect("the router reads");
@@ -84,7 +37,7 @@ fn k11_a_request_at_the_time_of_sigterm_is_finished_and_the_program_ends_well() 
     client.read_to_string(&mut answer).expect("the connection ends well");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\ndone"), "{answer}");
     assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
-    assert_eq!(wait(&mut program), 0);
+    assert_eq!(program.wait(), 0);
 }
 
 /// Reads requests, notes each with its body, and answers `{}`, as discoverd does to a registration. With a withdrawal it
@@ -144,13 +97,17 @@ fn k10_the_router_is_registered_while_it_serves() {
         assert!(note.contains(&format!("10.0.0.9:{port}")) && note.contains("host1-5f2c"), "{note}");
         assert!(note.ends_with("listening=true"), "{note}");
     }
-    let killed = Command::new("kill").args(["-TERM", &program.0.id().to_string()]).status().expect("kill runs");
-    assert!(killed.success());
+    // Who replaces it is registered in its place.
+    program.signal(Signal::USR2);
+    until("another process serves", || only_supervises(program.pid()).then_some(()));
+    let withdrawn = notes.lock().expect("no panic").iter().any(|note| note.starts_with("DELETE "));
+    assert!(!withdrawn, "a router that was replaced withdraws nothing");
+    program.signal(Signal::TERM);
     for service in ["router-api", "router-http"] {
         let note = noted("DELETE", service);
         assert!(note.ends_with("listening=true"), "it is withdrawn before the port closes: {note}");
     }
-    assert_eq!(wait(&mut program), 0);
+    assert_eq!(program.wait(), 0);
 }
 
 #[test]
@@ -166,10 +123,11 @@ fn l1_l2_l5_mistakes_end_the_program_with_a_reason() {
         (&good, "ADDITIONAL_HTTP_PORTS", "x"),
         (&bad, "bad.json", ""),
     ] {
-        let mut program = Program(command(routes, &[]).env(name, value).spawn().expect("the program starts"));
+        let mut program =
+            Program(command(routes, &[]).env(name, value).stderr(Stdio::piped()).spawn().expect("the program starts"));
         let mut said = String::new();
         program.0.stderr.take().expect("it is piped").read_to_string(&mut said).expect("text");
-        assert_eq!(wait(&mut program), 1, "{said}");
+        assert_eq!(program.wait(), 1, "{said}");
         assert!(said.contains(name), "{name} is named: {said}");
     }
 }

@@ -1,0 +1,44 @@
+//! What every request passes first (spec controller-api section 2): the end of the process, `/ping`, credentials.
+
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use flynn_types::error::{ApiError, ErrorCode};
+
+use super::audit;
+use crate::auth;
+use crate::error::Error;
+use crate::shared::Shared;
+
+/// Who asks, as other components are told. What clients send under these names is never believed (A11).
+const IDENTITY_HEADERS: [&str; 2] = ["flynn-auth-id", "flynn-auth-user"];
+
+pub(super) async fn enter(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
+    if shared.shutdown.is_cancelled() {
+        return Error::from(ApiError::unavailable("controller: shutting down")).into_response();
+    }
+    let path = request.uri().path().to_owned();
+    if path == "/ping" {
+        return StatusCode::OK.into_response();
+    }
+    for name in IDENTITY_HEADERS {
+        request.headers_mut().remove(name);
+    }
+    // The authority's certificate is public, a wrong key is still one (A5).
+    if path == "/ca-cert" && request.method() == Method::GET && !auth::has_password(request.headers()) {
+        return next.run(request).await;
+    }
+    let Some(identity) = auth::identify(&shared.config, request.headers(), chrono::Utc::now()) else {
+        return StatusCode::UNAUTHORIZED.into_response();
+    };
+    if !identity.may(request.method(), &path) {
+        return forbidden().into_response();
+    }
+    if shared.config.audit { audit::answer(identity, request, next).await } else { next.run(request).await }
+}
+
+fn forbidden() -> Error {
+    let text = "this credential is not allowed to perform this operation on the controller";
+    ApiError::new(ErrorCode::Other("forbidden".into()), text).into()
+}

@@ -1,0 +1,106 @@
+//! What the controller says, as it changes and every now and then as a whole.
+
+use std::time::Duration;
+
+use flynn_controller_client::{Client, Fed};
+use tracing::debug;
+
+use super::Inbox;
+use super::clock::Clock;
+use crate::Event;
+
+/// From one comparison to the next (spec section 5).
+const JOBS: Duration = Duration::from_secs(30);
+const FORMATIONS: Duration = Duration::from_secs(60);
+const SINKS_AND_VOLUMES: Duration = Duration::from_secs(60);
+
+/// Follows formations and volumes, and compares everything from time to time.
+pub(super) fn follow(inbox: &Inbox, client: &Client, clock: Clock) {
+    let (to, mut formations) = (inbox.clone(), client.formations());
+    inbox.spawn(async move {
+        loop {
+            let event = match formations.next().await {
+                Fed::Item(formation) => Event::Formation(Box::new(formation)),
+                Fed::Current => Event::FormationsCurrent,
+            };
+            to.put(event).await;
+        }
+    });
+    let (to, mut volumes) = (inbox.clone(), client.volumes());
+    inbox.spawn(async move {
+        loop {
+            let event = match volumes.next().await {
+                Fed::Item(volume) => Event::Volume(Box::new(volume)),
+                Fed::Current => Event::VolumesCurrent,
+            };
+            to.put(event).await;
+        }
+    });
+    follow_sinks(inbox, client);
+    every(inbox, JOBS, client, move |to, client| async move { jobs(&to, &client, clock).await });
+    every(inbox, FORMATIONS, client, move |to, client| async move {
+        let asked = clock.now();
+        match client.active_formations().await {
+            Ok(formations) => to.put(Event::ActiveFormations { asked, formations }).await,
+            Err(err) => debug!(%err, "active formations"),
+        }
+    });
+    every(inbox, SINKS_AND_VOLUMES, client, move |to, client| async move {
+        match client.volume_list().await {
+            Ok(volumes) => {
+                for volume in volumes {
+                    to.put(Event::Volume(Box::new(volume))).await;
+                }
+            }
+            Err(err) => debug!(%err, "volumes"),
+        }
+        match client.sink_list().await {
+            Ok(sinks) => to.put(Event::Sinks(sinks)).await,
+            Err(err) => debug!(%err, "sinks"),
+        }
+    });
+}
+
+/// The first list is told as a whole: without it nobody knows which sinks are too many.
+fn follow_sinks(inbox: &Inbox, client: &Client) {
+    let (to, mut sinks) = (inbox.clone(), client.sinks());
+    inbox.spawn(async move {
+        let mut first = Some(Vec::new());
+        loop {
+            match (sinks.next().await, &mut first) {
+                (Fed::Item(sink), Some(list)) => list.push(sink),
+                (Fed::Item(sink), None) => to.put(Event::Sink(sink)).await,
+                (Fed::Current, list) => {
+                    if let Some(list) = list.take() {
+                        to.put(Event::Sinks(list)).await;
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Does something now and from then on.
+fn every<F>(inbox: &Inbox, pause: Duration, client: &Client, work: impl Fn(Inbox, Client) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send,
+{
+    let (to, client) = (inbox.clone(), client.clone());
+    inbox.spawn(async move {
+        let mut ticks = tokio::time::interval(pause);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            work(to.clone(), client.clone()).await;
+        }
+    });
+}
+
+async fn jobs(to: &Inbox, client: &Client, clock: Clock) {
+    let asked = clock.now();
+    match client.active_jobs().await {
+        Ok(Some(jobs)) => to.put(Event::ActiveJobs { asked, jobs }).await,
+        Ok(None) => {} // an older controller, during an update (spec J21)
+        Err(err) => debug!(%err, "active jobs"),
+    }
+}
