@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use flynn_router::source::{Change, Instance, Membership};
-use flynn_router::{Router, Serving};
+use flynn_router::{Router, Serving, Sockets};
 use flynn_telemetry::Metrics;
 use flynn_types::router::{Certificate, Route, RouteKind};
 use rand::rngs::StdRng;
@@ -229,7 +229,7 @@ async fn only_the_poisoned_route_is_lost_in_a_random_history() {
             let router = Router::new(settings(), &Metrics::new("flynn_router"));
             let changes = router.changes();
             changes.send(Change::Routes(Vec::new())).await.expect("the router takes changes");
-            let serving = router.listen("v1").await.expect("loopback has free ports");
+            let serving = router.listen("v1", Sockets::default()).expect("loopback has free ports");
             sender.send((changes, serving)).expect("the test waits");
             probe(probe_stop, probe_longest).await;
         });
