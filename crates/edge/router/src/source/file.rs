@@ -28,7 +28,7 @@ use tracing::{error, info};
 
 use super::{Change, Changes, Instance, Membership};
 
-/// Pause between looks at the file: a change is served within 50 ms.
+/// Pause between looks at the file: a part of the 50 ms within which a change shall be served.
 const LOOK: Duration = Duration::from_millis(20);
 /// For so long after a change the content is read at each look: time stamps are coarser than changes.
 const SETTLE: Duration = Duration::from_millis(200);
