@@ -6,11 +6,14 @@ use crate::guard::{Frames, Scanner};
 use crate::route::place;
 use crate::source::file;
 
-/// Heads of HTTP/1: the same passes and the same is refused, however the bytes are cut into pieces.
+/// Heads of HTTP/1: the same passes and the same is refused, however the bytes are cut into pieces. Whole lines only: one
+/// that is not finished may be refused at once or at its end.
 ///
 /// # Panics
 /// When that is not so.
 pub fn request_heads(bytes: &[u8], size: usize) {
+    let lines = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let bytes = &bytes[..lines];
     let whole = scanned(bytes.len().max(1), bytes);
     assert_eq!(scanned(size.max(1), bytes), whole);
 }
