@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flynn_pebble::{Options, Pebble};
 
@@ -98,11 +98,7 @@ fn free_port() -> u16 {
 
 /// Looks again and again, for a limited time.
 fn until(what: &str, pause: Duration, mut look: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !look() {
-        assert!(begin.elapsed() < LIMIT, "waited in vain until {what}");
-        std::thread::sleep(pause);
-    }
+    flynn_patience::until(what, LIMIT, pause, || look().then_some(()));
 }
 
 #[test]

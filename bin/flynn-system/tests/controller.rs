@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flynn_test_postgres::Database;
 
@@ -30,15 +30,8 @@ fn request(port: u16, head: &str, body: &str) -> Option<(String, String)> {
 }
 
 /// Looks until there is something.
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + flynn_patience::seconds(60);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20)); // between two looks
-    }
+fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    flynn_patience::until(what, flynn_patience::seconds(60), Duration::from_millis(20), look)
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Environment variable: how many times longer than on a usual machine tests wait, a whole number from 1. `script/test-vm`
 /// sets it where the guest is emulated.
@@ -26,6 +26,22 @@ pub fn seconds(usual: u64) -> Duration {
     Duration::from_secs(usual) * factor()
 }
 
+/// Looks every `pause` until there is something, for `limit` at most.
+///
+/// # Panics
+///
+/// When the limit is over.
+pub fn until<T>(what: &str, limit: Duration, pause: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(begin.elapsed() < limit, "waited in vain until {what}");
+        std::thread::sleep(pause);
+    }
+}
+
 fn parse(variable: Option<&str>) -> u32 {
     let Some(text) = variable else { return 1 };
     match text.parse() {
@@ -36,7 +52,7 @@ fn parse(variable: Option<&str>) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{Duration, parse, until};
 
     #[test]
     fn patience_is_a_whole_number_from_one() {
@@ -44,5 +60,17 @@ mod tests {
         for wrong in ["", "0", "-1", "1.5", "much"] {
             assert!(std::panic::catch_unwind(|| parse(Some(wrong))).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn waiting_ends_with_what_is_seen_or_with_the_limit() {
+        let mut looks = 0;
+        let third = || {
+            looks += 1;
+            (looks == 3).then_some(looks)
+        };
+        assert_eq!(until("the third look", Duration::from_secs(60), Duration::ZERO, third), 3);
+        let never = || until("never", Duration::ZERO, Duration::ZERO, || None::<()>);
+        assert!(std::panic::catch_unwind(never).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -75,15 +75,8 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// Looks again and again, for a limited time.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(begin.elapsed() < limit(), "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    flynn_patience::until(what, limit(), Duration::from_millis(10), look)
 }
 
 pub(crate) fn connect(port: u16) -> TcpStream {
