@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use flynn_controller::{Config, Discovery, serve};
 use flynn_discoverd_client::{Client, own_instance};
 use flynn_telemetry::LogConfig;
-use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +25,7 @@ pub(crate) fn run(vars: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
 async fn start(vars: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     let mut config = Config::from_vars(&vars)?;
     config.version = format!("v{}", env!("CARGO_PKG_VERSION"));
-    let database = database(&vars)?;
+    let database = flynn_database::options_from_vars(&vars)?;
     let port = vars("PORT").map_or(Ok(DEFAULT_PORT), |text| text.parse().context("PORT is no port"))?;
     let listener = TcpListener::bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)).await;
     let listener = listener.with_context(|| format!("listen on port {port}"))?;
@@ -41,32 +40,6 @@ async fn start(vars: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     let (served, ended) = tokio::join!(serving, ended);
     served?;
     ended
-}
-
-/// The database's leader as discoverd names it, or any server as PostgreSQL's own variables say.
-fn database(vars: &impl Fn(&str) -> Option<String>) -> anyhow::Result<PgConnectOptions> {
-    let host = match (vars("FLYNN_POSTGRES"), vars("PGHOST")) {
-        (Some(service), _) => format!("leader.{service}.discoverd"),
-        (None, Some(host)) => host,
-        (None, None) => bail!("neither FLYNN_POSTGRES nor PGHOST says where the database is"),
-    };
-    let mut options = PgConnectOptions::new_without_pgpass();
-    // A folder is where a Unix socket is.
-    options = if host.starts_with('/') { options.socket(host) } else { options.host(&host) };
-    options = options.ssl_mode(sqlx::postgres::PgSslMode::Disable);
-    if let Some(port) = vars("PGPORT") {
-        options = options.port(port.parse().context("PGPORT is no port")?);
-    }
-    if let Some(user) = vars("PGUSER") {
-        options = options.username(&user);
-    }
-    if let Some(password) = vars("PGPASSWORD") {
-        options = options.password(&password);
-    }
-    if let Some(name) = vars("PGDATABASE") {
-        options = options.database(&name);
-    }
-    Ok(options)
 }
 
 /// How others find this process, and one key for them: each of them takes a single one (W7).
