@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blobstore;
 mod component;
 mod controller;
 mod logaggregator;
@@ -28,6 +29,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Component {
+    /// Keeps files: slugs, layers of images, repositories
+    Blobstore,
     /// Serves the API of the cluster
     Controller,
     /// Keeps the last log lines of every app
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let vars = |name: &str| std::env::var(name).ok();
     let ended = match arguments.component {
+        Component::Blobstore => blobstore::run().map(|()| ExitCode::SUCCESS),
         Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
         Component::Logaggregator => logaggregator::run().map(|()| ExitCode::SUCCESS),
         Component::Router(options) => router::run(&options, &vars),
