@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod component;
 mod controller;
 mod router;
 mod supervise;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let vars = |name: &str| std::env::var(name).ok();
     let ended = match arguments.component {
-        Component::Controller => controller::run(vars).map(|()| ExitCode::SUCCESS),
+        Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
         Component::Router(options) => router::run(&options, &vars),
         Component::Supervise => supervise::run(),
     };
