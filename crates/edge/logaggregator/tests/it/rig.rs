@@ -116,7 +116,7 @@ impl Aggregator {
         let request = format!("GET /log/{APP}?follow=true{query} HTTP/1.0\r\nHost: x\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut follower = Follower { stream: BufReader::new(stream) };
-        while follower.line().await != "" {} // the head
+        while !follower.line().await.is_empty() {} // the head
         follower
     }
 }
