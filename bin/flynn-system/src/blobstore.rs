@@ -1,6 +1,8 @@
 //! `flynn-system blobstore` (spec build-and-deploy section 11).
 
-use flynn_blobstore::{Config, Discovery, serve};
+use std::ffi::OsString;
+
+use flynn_blobstore::{Config, Discovery, Settings, serve};
 use flynn_database::options_from_vars;
 
 use crate::component::{self, Component, var};
@@ -14,7 +16,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 async fn start(component: Component) -> anyhow::Result<()> {
-    let config = Config { database: options_from_vars(&var)?, version: format!("v{}", env!("CARGO_PKG_VERSION")) };
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let vars = std::env::vars_os().filter_map(text);
+    let config = Config {
+        database: options_from_vars(&var)?,
+        backends: Settings::from_vars(vars)?,
+        version: format!("v{}", env!("CARGO_PKG_VERSION")),
+    };
     let listener = component.listen(DEFAULT_PORT).await?;
     let discovery = match component.discovery()? {
         Some(client) => Some(Discovery { client, instance: component.instance("tcp", listener.local_addr()?.port())? }),

@@ -1,5 +1,7 @@
 //! What can go wrong, and how it is answered.
 
+use std::io;
+
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
@@ -25,8 +27,13 @@ pub(crate) enum Error {
     Silent(u64),
     #[error("ask the database")]
     Database(#[from] sqlx::Error),
-    /// The content is not what was stored.
-    #[error("the content of {name} is damaged: its digest differs from what was recorded")]
+    #[error("use the content {object}")]
+    Content {
+        object: String,
+        #[source]
+        err: io::Error,
+    },
+    #[error("the content of {name} is shorter than what was recorded")]
     Damaged { name: String },
 }
 
@@ -43,6 +50,7 @@ impl Error {
             | Self::Body(_)
             | Self::Silent(_)
             | Self::Database(_)
+            | Self::Content { .. }
             | Self::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -22,5 +22,7 @@ mod respond;
 mod serve;
 mod store;
 
+pub use backend::BackendError;
+pub use backend::settings::{Settings, SettingsError};
 pub use migrate::{MigrateError, migrate};
 pub use serve::{Config, Discovery, ServeError, serve};

@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::api;
+use crate::backend::settings::Settings;
+use crate::backend::{BackendError, Backends};
 use crate::migrate::{MigrateError, migrate};
 use crate::store::Store;
 
@@ -23,6 +25,8 @@ const SERVICE: &str = "blobstore";
 #[derive(Clone, Debug)]
 pub struct Config {
     pub database: PgConnectOptions,
+    /// Where contents are.
+    pub backends: Settings,
     /// Shown in the status.
     pub version: String,
 }
@@ -41,6 +45,8 @@ pub enum ServeError {
     Database(#[source] sqlx::Error),
     #[error("bring the database up to date")]
     Migrate(#[from] MigrateError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     #[error("serve the API")]
     Serve(#[from] io::Error),
 }
@@ -52,6 +58,7 @@ pub async fn serve(
     discovery: Option<Discovery>,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
+    let backends = Backends::open(&config.backends)?;
     let pool = flynn_database::pool(config.database, SERVICE);
     let preparing = async {
         let connection = flynn_database::wait_writable(&pool).await.map_err(ServeError::Database)?;
@@ -65,8 +72,12 @@ pub async fn serve(
     info!(address = %listener.local_addr()?, "listening");
     let registration = discovery.map(|discovery| discovery.client.register(SERVICE, discovery.instance));
     let options = ServerOptions { grace: GRACE, log_requests: true, ..ServerOptions::default() };
-    let serving =
-        flynn_http::serve(listener, api::router(Store::new(pool.clone()), config.version), shutdown.clone(), options);
+    let serving = flynn_http::serve(
+        listener,
+        api::router(Store::new(pool.clone(), backends), config.version),
+        shutdown.clone(),
+        options,
+    );
     let leaving = async {
         shutdown.cancelled().await;
         if let Some(registration) = registration {

@@ -1,33 +1,30 @@
 //! What requests ask for, with names and contents in agreement.
+//!
+//! A content outside of the database is whole before it gets its name, and goes after it has lost it. What is left without
+//! a name when a process ends in between, takes room and is never seen.
 
-use std::collections::VecDeque;
+mod appending;
+mod reading;
 
 use axum::body::Body;
-use bytes::Bytes;
-use futures_util::{Stream, stream};
-use sqlx::postgres::types::Oid;
 use sqlx::{PgPool, Postgres, Transaction};
+use tracing::warn;
+use uuid::Uuid;
 
-use crate::backend::{PIECE, POSTGRES, large_object};
+use crate::backend::local::Local;
+use crate::backend::{Backends, POSTGRES, large_object};
 use crate::error::Error;
-use crate::files::{self, File, New, Place};
+use crate::files::{self, File, New, Place, Unnamed};
 use crate::incoming::{Incoming, Measure};
-use crate::respond::Part;
 
 pub(crate) struct Store {
     pool: PgPool,
-}
-
-/// A file whose content can be read as it is now, whatever changes.
-pub(crate) struct Opened {
-    pub(crate) file: File,
-    transaction: Transaction<'static, Postgres>,
-    object: Oid,
+    backends: Backends,
 }
 
 impl Store {
-    pub(crate) fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub(crate) fn new(pool: PgPool, backends: Backends) -> Self {
+        Self { pool, backends }
     }
 
     /// Whether the database answers.
@@ -43,29 +40,23 @@ impl Store {
         files::find(&mut *self.pool.acquire().await?, name).await?.ok_or(Error::NotFound)
     }
 
-    pub(crate) async fn open(&self, name: &str) -> Result<Opened, Error> {
-        // One view of names and large objects, so that a content that is replaced can be read to its end.
-        let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        patient(&mut transaction).await?;
-        let file = files::find(&mut transaction, name).await?.ok_or(Error::NotFound)?;
-        match file.place() {
-            Some(Place::LargeObject(object)) => Ok(Opened { file, transaction, object }),
-            Some(Place::Object(_)) => Err(Error::UnknownBackend(file.backend)),
-            None => Err(Error::NotFound),
+    /// Creates or replaces a file.
+    pub(crate) async fn put(&self, name: &str, content_type: &str, body: Body) -> Result<(), Error> {
+        let incoming = Incoming::new(body);
+        match self.backends.default() {
+            None => self.put_in_database(name, content_type, incoming).await,
+            Some((backend, local)) => self.put_in_folder(name, content_type, incoming, backend, local).await,
         }
     }
 
-    /// Creates or replaces a file.
-    pub(crate) async fn put(&self, name: &str, content_type: &str, body: Body) -> Result<(), Error> {
-        let mut incoming = Incoming::new(body);
+    async fn put_in_database(&self, name: &str, content_type: &str, mut incoming: Incoming) -> Result<(), Error> {
         // A connection is taken when there is something to write.
         let mut piece = incoming.next().await?;
         let mut transaction = self.begin().await?;
         let object = large_object::create(&mut transaction).await?;
         let mut measure = Measure::new();
         while let Some(bytes) = piece {
-            let offset = position(measure.size());
-            large_object::write(&mut transaction, object, offset, &bytes).await?;
+            large_object::write(&mut transaction, object, position(measure.size()), &bytes).await?;
             measure.add(&bytes);
             piece = incoming.next().await?;
         }
@@ -73,66 +64,112 @@ impl Store {
         let place = Place::LargeObject(object);
         let new = New { name, content_type, size, sha512: &sha512, backend: POSTGRES, place };
         files::lock_name(&mut transaction, name).await?;
-        files::name(&mut transaction, &new).await?;
-        Ok(transaction.commit().await?)
+        let unnamed = files::name(&mut transaction, &new).await?;
+        transaction.commit().await?;
+        self.remove(unnamed).await;
+        Ok(())
     }
 
-    /// Appends to a file that has `offset` bytes.
-    pub(crate) async fn append(&self, name: &str, offset: i64, body: Body) -> Result<(), Error> {
-        let mut incoming = Incoming::new(body);
-        let mut piece = incoming.next().await?;
-        let mut transaction = self.begin().await?;
-        files::lock_name(&mut transaction, name).await?;
-        let file = files::find(&mut transaction, name).await?.ok_or(Error::NotFound)?;
-        if file.size != offset {
-            return Err(Error::Offset { size: file.size, offset });
-        }
-        let Some(Place::LargeObject(object)) = file.place() else { return Err(Error::UnknownBackend(file.backend)) };
-        let mut measure = Measure::new();
-        while measure.size() < file.size.unsigned_abs() {
-            let known = large_object::read(&mut transaction, object, position(measure.size()), PIECE).await?;
-            if known.is_empty() {
-                return Err(Error::Damaged { name: file.name });
-            }
-            measure.add(&known);
-        }
-        while let Some(bytes) = piece {
-            large_object::write(&mut transaction, object, position(measure.size()), &bytes).await?;
+    async fn put_in_folder(
+        &self,
+        name: &str,
+        content_type: &str,
+        mut incoming: Incoming,
+        backend: &str,
+        local: &Local,
+    ) -> Result<(), Error> {
+        let (mut writing, mut measure) = (local.create().await?, Measure::new());
+        while let Some(bytes) = incoming.next().await? {
             measure.add(&bytes);
-            piece = incoming.next().await?;
+            writing.write(bytes).await?;
         }
-        let size = position(measure.size());
-        files::grown(&mut transaction, file.file_id, size, &measure.sha512()).await?;
-        Ok(transaction.commit().await?)
+        let object = writing.finish().await?;
+        let (size, sha512) = (position(measure.size()), measure.sha512());
+        let new = New { name, content_type, size, sha512: &sha512, backend, place: Place::Object(object) };
+        self.name_object(&new, object, local, |_| Ok(())).await
+    }
+
+    /// Gives a whole content outside of the database its name, if `agrees` says so of the file that has it now.
+    async fn name_object(
+        &self,
+        new: &New<'_>,
+        object: Uuid,
+        local: &Local,
+        agrees: impl FnOnce(Option<&File>) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        let naming = async {
+            let mut transaction = self.begin().await?;
+            files::lock_name(&mut transaction, new.name).await?;
+            agrees(files::find(&mut transaction, new.name).await?.as_ref())?;
+            let unnamed = files::name(&mut transaction, new).await?;
+            Ok((transaction, unnamed))
+        };
+        match naming.await {
+            Ok((transaction, unnamed)) => {
+                // Whether a commit whose answer is lost was done is not known: the content stays.
+                transaction.commit().await?;
+                self.remove(unnamed).await;
+                Ok(())
+            }
+            Err(err) => {
+                if let Err(err) = local.remove(object).await {
+                    warn!(%object, err = &err as &dyn std::error::Error, "a content without a name cannot be removed");
+                }
+                Err(err)
+            }
+        }
     }
 
     /// Gives a copy of a file a name that is free.
     pub(crate) async fn copy(&self, from: &str, to: &str) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
-        let file = files::find(&mut transaction, from).await?.ok_or(Error::NotFound)?;
-        files::lock_name(&mut transaction, to).await?;
-        if files::find(&mut transaction, to).await?.is_some() {
-            return Err(Error::Exists);
-        }
-        let place = match file.place() {
-            Some(Place::LargeObject(object)) => {
-                Place::LargeObject(large_object::copy(&mut transaction, object, file.size).await?)
-            }
-            Some(Place::Object(_)) => return Err(Error::UnknownBackend(file.backend)),
-            None => return Err(Error::NotFound),
-        };
+        let file = self.find(from).await?;
         let sha512 = file.sha512.as_deref().unwrap_or_default();
-        let (content_type, backend) = (file.content_type.as_str(), file.backend.as_str());
-        let new = New { name: to, content_type, size: file.size, sha512, backend, place };
-        files::name(&mut transaction, &new).await?;
-        Ok(transaction.commit().await?)
+        let new = |place| New {
+            name: to,
+            content_type: &file.content_type,
+            size: file.size,
+            sha512,
+            backend: &file.backend,
+            place,
+        };
+        let free = |there: Option<&File>| if there.is_some() { Err(Error::Exists) } else { Ok(()) };
+        match file.place().ok_or(Error::NotFound)? {
+            Place::LargeObject(object) => {
+                let mut transaction = self.begin().await?;
+                files::lock_name(&mut transaction, to).await?;
+                free(files::find(&mut transaction, to).await?.as_ref())?;
+                let copy = large_object::copy(&mut transaction, object, file.size).await?;
+                files::name(&mut transaction, &new(Place::LargeObject(copy))).await?;
+                Ok(transaction.commit().await?)
+            }
+            Place::Object(object) => {
+                let local = self.backends.of(&file.backend)?;
+                let copy = local.copy(object).await?;
+                self.name_object(&new(Place::Object(copy)), copy, local, free).await
+            }
+        }
     }
 
     /// Removes a file and everything below it.
     pub(crate) async fn delete(&self, name: &str) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
-        files::unname(&mut transaction, name).await?;
-        Ok(transaction.commit().await?)
+        let unnamed = files::unname(&mut transaction, name).await?;
+        transaction.commit().await?;
+        self.remove(unnamed).await;
+        Ok(())
+    }
+
+    /// Removes contents that have lost their names. Their rows say where they were, should it fail.
+    async fn remove(&self, unnamed: Vec<Unnamed>) {
+        for Unnamed { backend, object } in unnamed {
+            let removed = match self.backends.of(&backend) {
+                Ok(local) => local.remove(object).await,
+                Err(err) => Err(err),
+            };
+            if let Err(err) = removed {
+                warn!(backend, %object, err = &err as &dyn std::error::Error, "a content without a name cannot be removed");
+            }
+        }
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, Error> {
@@ -151,28 +188,4 @@ async fn patient(transaction: &mut Transaction<'static, Postgres>) -> Result<(),
 /// A size as the database counts.
 fn position(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
-}
-
-impl Opened {
-    /// The parts of an answer, piece by piece.
-    pub(crate) fn stream(self, parts: VecDeque<Part>) -> impl Stream<Item = Result<Bytes, Error>> + Send {
-        stream::try_unfold((self, parts), |(mut opened, mut parts)| async move {
-            while let Some(part) = parts.pop_front() {
-                let range = match part {
-                    Part::Text(text) => return Ok(Some((text, (opened, parts)))),
-                    Part::Content(range) if range.is_empty() => continue,
-                    Part::Content(range) => range,
-                };
-                let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-                let start = position(range.start);
-                let piece = large_object::read(&mut opened.transaction, opened.object, start, length).await?;
-                if piece.is_empty() {
-                    return Err(Error::Damaged { name: opened.file.name });
-                }
-                parts.push_front(Part::Content(range.start + piece.len() as u64..range.end));
-                return Ok(Some((piece, (opened, parts))));
-            }
-            Ok(None)
-        })
-    }
 }

@@ -1,14 +1,18 @@
 //! A blob store on a database of its own, and a client of it.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use axum::body::Body;
 use base64::Engine as _;
 use bytes::Bytes;
-use flynn_blobstore::{Config, serve};
+use flynn_blobstore::{Config, Settings, serve};
 use flynn_test_postgres::Database;
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
@@ -20,6 +24,8 @@ pub(crate) struct Blobstore {
     http: legacy::Client<HttpConnector, Body>,
     shutdown: DropGuard,
     serving: AbortOnDropHandle<Result<(), flynn_blobstore::ServeError>>,
+    /// Where contents are, when they are not in the database.
+    folder: Option<Arc<TempDir>>,
 }
 
 /// An answer, read whole.
@@ -41,25 +47,60 @@ impl Answer {
 }
 
 impl Blobstore {
-    pub(crate) async fn start() -> Self {
-        Self::start_on(Database::empty().await).await
+    /// One of each kind, by where contents are.
+    pub(crate) async fn each() -> [Self; 2] {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder"));
+        let mut local = Self::start_in(folder.path()).await;
+        local.folder = Some(folder);
+        [Self::start_on(Database::empty().await).await, local]
     }
 
     pub(crate) async fn start_on(database: Database) -> Self {
+        Self::start_with(database, Settings::default()).await
+    }
+
+    /// New contents go to a folder.
+    pub(crate) async fn start_in(folder: &Path) -> Self {
+        Self::start_with(Database::empty().await, settings(folder, "local")).await
+    }
+
+    pub(crate) async fn start_with(database: Database, backends: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("an address");
-        let config = Config { database: database.options(), version: "v1".to_owned() };
+        let config = Config { database: database.options(), backends, version: "v1".to_owned() };
         let shutdown = CancellationToken::new();
         let serving = AbortOnDropHandle::new(tokio::spawn(serve(config, listener, None, shutdown.clone())));
         let http = legacy::Client::builder(TokioExecutor::new()).build_http();
-        Self { database, address, http, shutdown: shutdown.drop_guard(), serving }
+        Self { database, address, http, shutdown: shutdown.drop_guard(), serving, folder: None }
     }
 
-    /// Ends it as SIGTERM does; gives its database.
-    pub(crate) async fn stop(self) -> Database {
+    /// Ends it as SIGTERM does, and starts another one with the same contents.
+    pub(crate) async fn restart(self) -> Self {
         drop(self.shutdown);
         self.serving.await.expect("no panic").expect("a good end");
-        self.database
+        let settings = self.folder.as_ref().map_or_else(Settings::default, |folder| settings(folder.path(), "local"));
+        let next = Self::start_with(self.database, settings).await;
+        Self { folder: self.folder, ..next }
+    }
+
+    /// How many contents there are, whole or not, with a name or without.
+    pub(crate) async fn contents(&self) -> i64 {
+        let Some(folder) = &self.folder else {
+            let count = sqlx::query_scalar("SELECT count(*) FROM pg_largeobject_metadata");
+            return count.fetch_one(&mut self.database.connect().await).await.expect("a number");
+        };
+        files_below(folder.path())
+    }
+
+    /// Waits until there are so many.
+    pub(crate) async fn wait_for_contents(&self, count: i64) {
+        let waiting = async {
+            while self.contents().await != count {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(flynn_patience::seconds(30), waiting).await;
+        waited.unwrap_or_else(|_| panic!("waited in vain for {count} contents"));
     }
 
     pub(crate) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Body) -> Answer {
@@ -105,6 +146,19 @@ impl Blobstore {
         assert!(answer.text().ends_with("]\n"), "{}", answer.text());
         serde_json::from_slice(&answer.body).expect("a list")
     }
+}
+
+/// Files in the folders of a folder.
+pub(crate) fn files_below(folder: &Path) -> i64 {
+    let entries = |path: &Path| std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries(folder).map(|path| entries(&path).count() as i64).sum()
+}
+
+/// A folder besides the database, and which of them is for new contents.
+pub(crate) fn settings(folder: &Path, default: &str) -> Settings {
+    let path = folder.to_str().expect("a path of ours");
+    let vars = [("BACKEND", "local"), ("LOCAL_PATH", path), ("DEFAULT_BACKEND", default)];
+    Settings::from_vars(vars.map(|(name, value)| (name.to_owned(), value.to_owned()))).expect("settings")
 }
 
 /// The tag of a content.
