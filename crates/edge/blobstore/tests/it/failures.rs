@@ -171,3 +171,26 @@ async fn contents_stay_readable_where_they_are_when_the_default_changes() {
     assert_eq!((without.head("/only").await.status, without.get("/only").await.status), (200, 500));
     assert_eq!(without.delete("/only").await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b3_of_two_that_append_at_the_same_place_one_does() {
+    for blobstore in Blobstore::each().await {
+        blobstore.put("/f", "begin", &[]).await;
+        let append = async |text: &'static str| {
+            // Both have looked at the file before either has ended.
+            let pieces = futures_util::stream::iter([
+                Ok::<_, std::io::Error>(vec![b'.'; 300_000].into()),
+                Ok(Bytes::from(text)),
+            ]);
+            blobstore.send(Method::PUT, "/f", &[("blobstore-offset", "5")], Body::from_stream(pieces)).await.status
+        };
+        let mut statuses = tokio::join!(append("one"), append("two"));
+        if statuses.0 > statuses.1 {
+            std::mem::swap(&mut statuses.0, &mut statuses.1);
+        }
+        assert_eq!(statuses, (200, 500));
+        let answer = blobstore.get("/f").await;
+        assert_eq!((answer.body.len(), answer.header("etag")), (300_008, &*etag(&answer.body)));
+        blobstore.wait_for_contents(1).await;
+    }
+}
