@@ -6,6 +6,7 @@
 
 mod component;
 mod controller;
+mod postgres;
 mod router;
 mod supervise;
 
@@ -28,6 +29,10 @@ struct Arguments {
 enum Component {
     /// Serves the API of the cluster
     Controller,
+    /// Runs a PostgreSQL server as a peer of its cluster
+    Postgres(postgres::Options),
+    /// Makes and removes databases for apps
+    PostgresApi,
     /// Proxies HTTP, HTTPS and TCP to the backends of services
     Router(Box<router::Options>),
     /// What becomes of a process that a child has replaced
@@ -40,6 +45,8 @@ fn main() -> ExitCode {
     let vars = |name: &str| std::env::var(name).ok();
     let ended = match arguments.component {
         Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
+        Component::Postgres(options) => postgres::run_peer(&options).map(|()| ExitCode::SUCCESS),
+        Component::PostgresApi => postgres::run_provider().map(|()| ExitCode::SUCCESS),
         Component::Router(options) => router::run(&options, &vars),
         Component::Supervise => supervise::run(),
     };
