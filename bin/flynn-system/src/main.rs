@@ -6,8 +6,10 @@
 
 mod component;
 mod controller;
+mod logaggregator;
 mod postgres;
 mod router;
+mod status;
 mod supervise;
 
 use std::process::ExitCode;
@@ -33,8 +35,12 @@ enum Component {
     Postgres(postgres::Options),
     /// Makes and removes databases for apps
     PostgresApi,
+    /// Keeps the last log lines of every app
+    Logaggregator,
     /// Proxies HTTP, HTTPS and TCP to the backends of services
     Router(Box<router::Options>),
+    /// Tells whether all components are well
+    Status,
     /// What becomes of a process that a child has replaced
     #[command(name = supervise::NAME, hide = true)]
     Supervise,
@@ -45,9 +51,11 @@ fn main() -> ExitCode {
     let vars = |name: &str| std::env::var(name).ok();
     let ended = match arguments.component {
         Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
+        Component::Logaggregator => logaggregator::run().map(|()| ExitCode::SUCCESS),
         Component::Postgres(options) => postgres::run_peer(&options).map(|()| ExitCode::SUCCESS),
         Component::PostgresApi => postgres::run_provider().map(|()| ExitCode::SUCCESS),
         Component::Router(options) => router::run(&options, &vars),
+        Component::Status => status::run().map(|()| ExitCode::SUCCESS),
         Component::Supervise => supervise::run(),
     };
     match ended {

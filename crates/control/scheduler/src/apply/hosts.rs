@@ -32,7 +32,10 @@ impl World {
         host.addr.clone_from(&news.addr);
         host.tags.clone_from(&news.tags);
         (host.draining, host.shutting_down) = (news.draining, news.shutting_down);
-        host.registered = true; // a check that is under way tells whether it answers as well
+        if !std::mem::replace(&mut host.registered, true) {
+            // It registered itself anew, so it lives; whether it answers us a check tells, and silence is counted anew.
+            host.failed_checks = 0;
+        }
         let changed = tags || before != (host.closed(), host.counts_for_omni(), host.draining);
         self.todo.hosts.insert(index);
         if changed || known.is_none() {
@@ -126,8 +129,10 @@ impl World {
         self.retry_waiting();
     }
 
-    pub(super) fn list_again(&mut self, id: &HostId, now: Time) {
+    /// The host opened its event stream: it was heard just now, and what it said before is to be listed.
+    pub(super) fn stream_opened(&mut self, id: &HostId, now: Time) {
         let Some(index) = self.host_ids.get(id).copied() else { return };
+        self.hosts[index].failed_checks = 0;
         self.hosts[index].listing = Listing::Due(now);
         self.todo.hosts.insert(index);
     }

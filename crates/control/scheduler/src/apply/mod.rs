@@ -32,7 +32,7 @@ impl World {
             Event::Sinks(sinks) => self.all_sinks(sinks),
             Event::Sink(sink) => self.sink(sink),
             Event::ActiveJobs { asked, jobs } => self.active_jobs(asked, &jobs, now),
-            Event::HostStream(id) => self.list_again(&id, now),
+            Event::HostStream(id) => self.stream_opened(&id, now),
             Event::HostJob { host, report } => self.host_job(&host, &report, now),
             Event::HostVolume { host, event } => self.host_volume(&host, &event),
             Event::Answer(answer) => self.answer(answer, now),
