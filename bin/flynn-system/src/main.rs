@@ -6,7 +6,9 @@
 
 mod component;
 mod controller;
+mod logaggregator;
 mod router;
+mod status;
 mod supervise;
 
 use std::process::ExitCode;
@@ -28,8 +30,12 @@ struct Arguments {
 enum Component {
     /// Serves the API of the cluster
     Controller,
+    /// Keeps the last log lines of every app
+    Logaggregator,
     /// Proxies HTTP, HTTPS and TCP to the backends of services
     Router(Box<router::Options>),
+    /// Tells whether all components are well
+    Status,
     /// What becomes of a process that a child has replaced
     #[command(name = supervise::NAME, hide = true)]
     Supervise,
@@ -40,7 +46,9 @@ fn main() -> ExitCode {
     let vars = |name: &str| std::env::var(name).ok();
     let ended = match arguments.component {
         Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
+        Component::Logaggregator => logaggregator::run().map(|()| ExitCode::SUCCESS),
         Component::Router(options) => router::run(&options, &vars),
+        Component::Status => status::run().map(|()| ExitCode::SUCCESS),
         Component::Supervise => supervise::run(),
     };
     match ended {

@@ -48,6 +48,8 @@ enum Command {
     },
     /// Show hosts and their daemons
     Status,
+    /// Show the hosts' addresses, separated by commas
+    Addresses,
     /// Run a command on a host
     Exec {
         host: String,
@@ -135,6 +137,11 @@ fn run(dir: &std::path::Path, command: Command) -> anyhow::Result<ExitCode> {
             show(&cluster)?;
         }
         Command::Status => show(&Cluster::load(dir)?)?,
+        Command::Addresses => {
+            let cluster = Cluster::load(dir)?;
+            let addresses: Vec<_> = cluster.hosts().map(|host| host.ip().to_string()).collect();
+            writeln!(std::io::stdout(), "{}", addresses.join(","))?;
+        }
         Command::Exec { host, command } => {
             let cluster = Cluster::load(dir)?;
             let mut exec = cluster.host_named(&host)?.command_in(&command[0])?;

@@ -1,5 +1,6 @@
 //! The command line (spec flynn-host section 15).
 
+mod bootstrap;
 mod cluster;
 mod debug;
 mod discovery;
@@ -36,6 +37,8 @@ enum Command {
     Init(setup::Init),
     /// Start the daemon
     Daemon(Box<daemon::Options>),
+    /// Make a cluster of running daemons
+    Bootstrap(bootstrap::Bootstrap),
     /// List the hosts of the cluster
     List,
     /// List jobs
@@ -143,6 +146,7 @@ fn run(command: Command, args: &[String]) -> Outcome {
         Command::Version(command) => command.run(),
         Command::Init(command) => command.run(),
         Command::Daemon(options) => daemon::main(*options, args.get(2..).unwrap_or_default().to_vec()),
+        Command::Bootstrap(command) => wait(command.run()),
         Command::List => wait(hosts::list()),
         Command::Ps(command) => wait(command.run()),
         Command::Inspect(command) => wait(command.run()),

@@ -19,6 +19,7 @@ mod parser;
 mod retry;
 mod server;
 mod stall;
+mod status;
 
 pub use backoff::Backoff;
 pub use client::{Client, ClientError, Download, Follow, Followed, Hijacked, path_segment};
@@ -29,3 +30,4 @@ pub use fallback::{not_found, with_text_fallbacks};
 pub use parser::{EventParser, RawEvent};
 pub use retry::retry;
 pub use server::{ServerOptions, serve};
+pub use status::status;

@@ -74,6 +74,11 @@ impl JobId {
         &self.0
     }
 
+    /// What makes it unique, where that is a UUID.
+    pub fn uuid(&self) -> Option<uuid::Uuid> {
+        self.0.split_once('-')?.1.parse().ok()
+    }
+
     /// The host's part: everything before the first dash, if there is one with something on both sides.
     pub fn host(&self) -> Option<&str> {
         match self.0.split_once('-') {

@@ -10,7 +10,7 @@ use crate::Feed;
 /// A client of the controller. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: flynn_http::Client,
+    pub(crate) http: flynn_http::Client,
 }
 
 impl Client {
@@ -84,7 +84,7 @@ impl Client {
     }
 }
 
-fn optional<T>(answer: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+pub(crate) fn optional<T>(answer: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
     match answer {
         Ok(found) => Ok(Some(found)),
         Err(err) if err.is_not_found() => Ok(None),

@@ -1,4 +1,4 @@
-//! The client of the controller API, so far as the scheduler uses it (spec scheduler-and-deployer section 4.2).
+//! The client of the controller API, so far as scheduler and bootstrap use it.
 //!
 //! [`Client`] has a method per request. [`Feed`] gives the items of a list and then its changes, for ever.
 //!
@@ -8,6 +8,7 @@
 
 mod client;
 mod feed;
+mod manage;
 
 pub use client::Client;
 pub use feed::{Fed, Feed, Listed};

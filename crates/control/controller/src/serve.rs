@@ -20,13 +20,11 @@ use crate::{api, store};
 
 /// How long running requests may go on at the end.
 const GRACE: Duration = Duration::from_secs(20);
-/// How long the database may take to be there and writable at the start.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Why the API does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("the database is not ready after {} s", DATABASE_PATIENCE.as_secs())]
+    #[error("the database is not ready")]
     Database(#[source] sqlx::Error),
     #[error("bring the database up to date")]
     Migrate(#[from] MigrateError),
@@ -96,19 +94,7 @@ fn register(discovery: &Discovery, address: SocketAddr) -> Registration {
 
 /// Waits until the database takes writes, and migrates it.
 async fn prepare(pool: &sqlx::PgPool) -> Result<(), ServeError> {
-    let cancel = CancellationToken::new(); // the caller drops this future instead
-    let backoff = flynn_http::Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
-    let writable = || async {
-        let mut connection = pool.acquire().await?;
-        let read_only: String = sqlx::query_scalar("SHOW transaction_read_only").fetch_one(&mut *connection).await?;
-        if read_only == "on" {
-            return Err(sqlx::Error::Protocol("the database takes no writes".into()));
-        }
-        Ok(connection)
-    };
-    let connection = flynn_http::retry(backoff, DATABASE_PATIENCE, &cancel, |_| true, writable)
-        .await
-        .map_err(ServeError::Database)?;
+    let connection = flynn_database::wait_writable(pool).await.map_err(ServeError::Database)?;
     // Not given back: it has other limits than those of requests.
     Ok(migrate(&mut connection.detach()).await?)
 }

@@ -1,4 +1,4 @@
-//! `build-image <recipe name or path> [--output DIR] [--cache DIR]`: builds an image and prints the path of its
+//! `build-image <recipe name or path> [--output DIR] [--cache DIR] [--programs DIR]`: builds an image and prints the path of its
 //! artifact. With `--output`, layers, manifest and artifact are put there too, the artifact pointing to that folder.
 
 use std::io::{IsTerminal, Write};
@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use flynn_image::{Builder, Config, Event, Progress};
 
-const USAGE: &str = "usage: build-image <recipe name or path> [--output DIR] [--cache DIR] [--refresh]";
+const USAGE: &str =
+    "usage: build-image <recipe name or path> [--output DIR] [--cache DIR] [--programs DIR] [--refresh]";
 
 /// Lines on standard error; on a terminal, steps overwrite each other.
 struct Stderr {
@@ -40,17 +41,19 @@ struct Args {
     recipe: String,
     output: Option<PathBuf>,
     cache: PathBuf,
+    programs: Option<PathBuf>,
     refresh: bool,
 }
 
 fn parse(args: impl Iterator<Item = String>) -> Result<Args, String> {
     let mut args = args;
-    let (mut recipe, mut output, mut cache, mut refresh) = (None, None, None, false);
+    let (mut recipe, mut output, mut cache, mut programs, mut refresh) = (None, None, None, None, false);
     while let Some(arg) = args.next() {
         let mut value = || args.next().map(PathBuf::from).ok_or_else(|| format!("{arg} needs a folder"));
         match arg.as_str() {
             "--output" => output = Some(value()?),
             "--cache" => cache = Some(value()?),
+            "--programs" => programs = Some(value()?),
             "--refresh" => refresh = true,
             "--help" | "-h" => return Err(String::new()),
             flag if flag.starts_with('-') => return Err(format!("unknown option {flag}")),
@@ -59,7 +62,7 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Args, String> {
         }
     }
     let cache = cache.or_else(default_cache).ok_or("neither XDG_CACHE_HOME nor HOME is set: give --cache")?;
-    Ok(Args { recipe: recipe.ok_or("which recipe?")?, output, cache, refresh })
+    Ok(Args { recipe: recipe.ok_or("which recipe?")?, output, cache, programs, refresh })
 }
 
 fn default_cache() -> Option<PathBuf> {
@@ -91,7 +94,7 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     let mut config = Config::new(recipes, args.cache);
-    config.refresh = args.refresh;
+    (config.programs_dir, config.refresh) = (args.programs, args.refresh);
     let builder = Builder::new(config);
     let progress = Stderr { terminal: std::io::stderr().is_terminal(), start: Instant::now() };
     let built = builder.build(&name, &progress).and_then(|artifact| match &args.output {

@@ -16,7 +16,7 @@ use crate::cache::{Cache, CacheError};
 use crate::command::{CommandError, Tool};
 use crate::packages::{PackageError, Packages};
 use crate::progress::{Event, Progress};
-use crate::recipe::{Bootstrap, EntrypointRecipe, LayerRecipe, Recipe, RecipeError};
+use crate::recipe::{Bootstrap, EntrypointRecipe, FileRecipe, LayerRecipe, Recipe, RecipeError};
 use crate::squashfs::{self, Packer};
 use crate::tree::{Node, Tree};
 
@@ -33,6 +33,8 @@ pub struct Config {
     pub recipes_dir: PathBuf,
     /// Folder of everything built; may be shared by processes.
     pub cache_dir: PathBuf,
+    /// Folder of our own programs, as they are put into images; none without it.
+    pub programs_dir: Option<PathBuf>,
     /// Ask the archive for newer packages of images built by bootstrap, instead of staying with the versions of the
     /// last build.
     pub refresh: bool,
@@ -41,7 +43,7 @@ pub struct Config {
 impl Config {
     /// A builder that stays with package versions once they are resolved.
     pub fn new(recipes_dir: impl Into<PathBuf>, cache_dir: impl Into<PathBuf>) -> Self {
-        Self { recipes_dir: recipes_dir.into(), cache_dir: cache_dir.into(), refresh: false }
+        Self { recipes_dir: recipes_dir.into(), cache_dir: cache_dir.into(), programs_dir: None, refresh: false }
     }
 }
 
@@ -194,20 +196,7 @@ impl Builder {
         let mut versions = Versions::new();
         let mut contents = BTreeMap::new();
         for file in &recipe.files {
-            let content = match (&file.content, &file.source, &file.package, &file.from) {
-                (Some(text), ..) => text.strip_prefix('\n').unwrap_or(text).as_bytes().to_vec(),
-                (_, Some(source), ..) => {
-                    let path = self.config.recipes_dir.join(source);
-                    std::fs::read(&path).map_err(|err| LayerError::Read { path, err })?
-                }
-                (_, _, Some(package), Some(from)) => {
-                    let (version, content) = packages.file(package, from)?;
-                    versions.insert(package.clone(), version);
-                    content
-                }
-                _ => return Err(LayerError::Tree(format!("{} has no origin", file.path))), // refused by the parser
-            };
-            contents.insert(file.path.as_str(), content);
+            contents.insert(file.path.as_str(), self.content(file, &mut packages, &mut versions)?);
         }
         let files = contents.iter().map(|(path, content)| (*path, hash(content))).collect();
         let key = Inputs { format: FORMAT, recipe, tool, packages: &versions, files }.hash();
@@ -217,6 +206,33 @@ impl Builder {
             let packed = Packer::start(out)?.pack(|stdin| tree.write_tar(stdin))?;
             packed.map_err(|err| LayerError::Write { path: out.to_owned(), err })
         })
+    }
+
+    /// What is in a file, from wherever it comes.
+    fn content(
+        &self,
+        file: &FileRecipe,
+        packages: &mut Packages,
+        versions: &mut Versions,
+    ) -> Result<Vec<u8>, LayerError> {
+        let read = |path: PathBuf| std::fs::read(&path).map_err(|err| LayerError::Read { path, err });
+        if let Some(text) = &file.content {
+            return Ok(text.strip_prefix('\n').unwrap_or(text).as_bytes().to_vec());
+        }
+        if let Some(source) = &file.source {
+            return read(self.config.recipes_dir.join(source));
+        }
+        if let Some(program) = &file.program {
+            let dir = self.config.programs_dir.as_ref();
+            let dir = dir.ok_or_else(|| LayerError::Tree(format!("nobody said where the program {program} is")))?;
+            return read(dir.join(program));
+        }
+        let (Some(package), Some(from)) = (&file.package, &file.from) else {
+            return Err(LayerError::Tree(format!("{} has no origin", file.path))); // refused by the parser
+        };
+        let (version, content) = packages.file(package, from)?;
+        versions.insert(package.clone(), version);
+        Ok(content)
     }
 
     /// A layer that is a whole Debian.

@@ -56,7 +56,7 @@ pub struct DirRecipe {
     pub mode: Option<Mode>,
 }
 
-/// A file with exactly one origin: `content`, `source`, or `package` with `from`.
+/// A file with exactly one origin: `content`, `source`, `program`, or `package` with `from`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRecipe {
@@ -71,6 +71,9 @@ pub struct FileRecipe {
     /// A file beside the recipes: a path relative to their folder.
     #[serde(default)]
     pub source: Option<String>,
+    /// One of our own programs, by name, from the folder where they were built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// A Debian package, of which [`Self::from`] is taken.
     #[serde(default)]
     pub package: Option<String>,
@@ -198,9 +201,9 @@ impl LayerRecipe {
 
 impl FileRecipe {
     fn check(&self) -> Result<(), String> {
-        let origins = [self.content.is_some(), self.source.is_some(), self.package.is_some()];
-        if origins.into_iter().filter(|has| *has).count() != 1 {
-            return Err(format!("file {} needs exactly one of content, source and package", self.path));
+        let origins = [&self.content, &self.source, &self.program, &self.package];
+        if origins.into_iter().filter(|origin| origin.is_some()).count() != 1 {
+            return Err(format!("file {} needs exactly one of content, source, program and package", self.path));
         }
         if self.package.is_some() != self.from.is_some() {
             return Err(format!("file {} needs package and from together", self.path));
@@ -208,8 +211,8 @@ impl FileRecipe {
         if let Some(package) = &self.package {
             check_package(package)?;
         }
-        if let Some(source) = &self.source {
-            check_path(&format!("/{source}"))?;
+        for file in self.source.iter().chain(&self.program) {
+            check_path(&format!("/{file}"))?;
         }
         self.from.as_deref().map_or(Ok(()), check_path)
     }

@@ -8,6 +8,15 @@ use serde_json::value::RawValue;
 use crate::host::{VolumeType, is_default, null_as_default};
 use crate::time::GoTime;
 
+/// Keys in the metadata of a host's volume that say for which jobs it is.
+pub mod volume_meta {
+    pub const APP: &str = "flynn-controller.app";
+    pub const RELEASE: &str = "flynn-controller.release";
+    pub const TYPE: &str = "flynn-controller.type";
+    pub const PATH: &str = "flynn-controller.path";
+    pub const DELETE_ON_STOP: &str = "flynn-controller.delete_on_stop";
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VolumeState {

@@ -1,0 +1,74 @@
+//! Making apps and what belongs to them.
+
+use flynn_http::{ClientError, path_segment};
+use flynn_types::controller::{App, Formation, Job, Provider, Release, Resource};
+use flynn_types::image::Artifact;
+use flynn_types::router::Route;
+use http::Method;
+use serde_json::json;
+
+use crate::Client;
+use crate::client::optional;
+
+impl Client {
+    /// Creates an app; 409 if its name or id is taken.
+    pub async fn create_app(&self, app: &App) -> Result<App, ClientError> {
+        self.http.send_json(Method::POST, "/apps", app).await
+    }
+
+    /// An app by id or name; `None` if there is none.
+    pub async fn app(&self, app: &str) -> Result<Option<App>, ClientError> {
+        optional(self.http.get_json(&format!("/apps/{}", path_segment(app))).await)
+    }
+
+    /// Creates an artifact, or gives the one of the same kind and address.
+    pub async fn create_artifact(&self, artifact: &Artifact) -> Result<Artifact, ClientError> {
+        self.http.send_json(Method::POST, "/artifacts", artifact).await
+    }
+
+    /// Creates a release; 409 if its id is taken.
+    pub async fn create_release(&self, release: &Release) -> Result<Release, ClientError> {
+        self.http.send_json(Method::POST, "/releases", release).await
+    }
+
+    /// Makes a release the current one of an app, without a deployment.
+    pub async fn set_release(&self, app: &str, release: &str) -> Result<(), ClientError> {
+        self.http.put_json(Method::PUT, &format!("/apps/{}/release", path_segment(app)), &json!({"id": release})).await
+    }
+
+    /// Says how many jobs of a release run.
+    pub async fn put_formation(&self, formation: &Formation) -> Result<(), ClientError> {
+        let (app, release) = (path_segment(&formation.app_id), path_segment(&formation.release_id));
+        self.http.put_json(Method::PUT, &format!("/apps/{app}/formations/{release}"), formation).await
+    }
+
+    /// Jobs of an app, newest first.
+    pub async fn jobs(&self, app: &str) -> Result<Vec<Job>, ClientError> {
+        self.http.get_json(&format!("/apps/{}/jobs", path_segment(app))).await
+    }
+
+    /// Creates a provider; 409 if its name or address is taken.
+    pub async fn create_provider(&self, provider: &Provider) -> Result<Provider, ClientError> {
+        self.http.send_json(Method::POST, "/providers", provider).await
+    }
+
+    /// A provider by id or name; `None` if there is none.
+    pub async fn provider(&self, provider: &str) -> Result<Option<Provider>, ClientError> {
+        optional(self.http.get_json(&format!("/providers/{}", path_segment(provider))).await)
+    }
+
+    /// Records a resource that exists at its provider.
+    pub async fn put_resource(&self, resource: &Resource) -> Result<(), ClientError> {
+        let (provider, id) = (path_segment(&resource.provider_id), path_segment(&resource.id));
+        self.http.put_json(Method::PUT, &format!("/providers/{provider}/resources/{id}"), resource).await
+    }
+
+    /// Routes of an app.
+    pub async fn app_routes(&self, app: &str) -> Result<Vec<Route>, ClientError> {
+        self.http.get_json(&format!("/apps/{}/routes", path_segment(app))).await
+    }
+
+    pub async fn create_route(&self, app: &str, route: &Route) -> Result<Route, ClientError> {
+        self.http.send_json(Method::POST, &format!("/apps/{}/routes", path_segment(app)), route).await
+    }
+}
