@@ -8,6 +8,7 @@ mod component;
 mod controller;
 mod logaggregator;
 mod router;
+mod scheduler;
 mod status;
 mod supervise;
 
@@ -34,6 +35,8 @@ enum Component {
     Logaggregator,
     /// Proxies HTTP, HTTPS and TCP to the backends of services
     Router(Box<router::Options>),
+    /// Decides which jobs run on which hosts
+    Scheduler,
     /// Tells whether all components are well
     Status,
     /// What becomes of a process that a child has replaced
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
         Component::Logaggregator => logaggregator::run().map(|()| ExitCode::SUCCESS),
         Component::Router(options) => router::run(&options, &vars),
+        Component::Scheduler => scheduler::run().map(|()| ExitCode::SUCCESS),
         Component::Status => status::run().map(|()| ExitCode::SUCCESS),
         Component::Supervise => supervise::run(),
     };
