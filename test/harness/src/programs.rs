@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// Names a folder with `flynn-host`, `flynn-init` and `flynn-cluster` in it, instead of the folder of this program.
+/// Names a folder with `flynn-host`, `flynn-init`, `flynn-cluster` and `flynn-system` in it, instead of the folder of this program.
 const FOLDER_VAR: &str = "FLYNN_BIN_DIR";
 
 /// Folders where cargo may have put programs: that of this program, and those above it (tests are in `deps`).
@@ -33,6 +33,14 @@ pub(crate) fn cluster() -> anyhow::Result<PathBuf> {
 /// The daemon.
 pub(crate) fn host() -> anyhow::Result<PathBuf> {
     find("flynn-host", "flynn-host-bin")
+}
+
+/// The system components in one program.
+///
+/// # Errors
+/// When it was not built.
+pub fn system() -> anyhow::Result<PathBuf> {
+    find("flynn-system", "flynn-system")
 }
 
 /// Process 1 of containers: the static one of `script/build-init`, which runs in any image.
