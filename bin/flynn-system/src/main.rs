@@ -9,6 +9,7 @@ mod controller;
 mod logaggregator;
 mod postgres;
 mod router;
+mod scheduler;
 mod status;
 mod supervise;
 
@@ -39,6 +40,8 @@ enum Component {
     Logaggregator,
     /// Proxies HTTP, HTTPS and TCP to the backends of services
     Router(Box<router::Options>),
+    /// Decides which jobs run on which hosts
+    Scheduler,
     /// Tells whether all components are well
     Status,
     /// What becomes of a process that a child has replaced
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Component::Postgres(options) => postgres::run_peer(&options).map(|()| ExitCode::SUCCESS),
         Component::PostgresApi => postgres::run_provider().map(|()| ExitCode::SUCCESS),
         Component::Router(options) => router::run(&options, &vars),
+        Component::Scheduler => scheduler::run().map(|()| ExitCode::SUCCESS),
         Component::Status => status::run().map(|()| ExitCode::SUCCESS),
         Component::Supervise => supervise::run(),
     };

@@ -171,7 +171,7 @@ fn images() -> anyhow::Result<&'static Path> {
     if let Some(folder) = FOLDER.get() {
         return Ok(folder);
     }
-    let program = flynn_harness::system()?;
+    let program = flynn_harness::system_program()?;
     let programs = tempfile::tempdir().context("create a folder for programs")?;
     let mut strip = Command::new("strip");
     strip.arg("--strip-debug").arg("-o").arg(programs.path().join("flynn-system")).arg(&program);
