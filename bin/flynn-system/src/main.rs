@@ -8,6 +8,7 @@ mod component;
 mod controller;
 mod router;
 mod supervise;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Component {
     Controller,
     /// Proxies HTTP, HTTPS and TCP to the backends of services
     Router(Box<router::Options>),
+    /// Carries out what the controller orders: deployments, deletions
+    Worker,
     /// What becomes of a process that a child has replaced
     #[command(name = supervise::NAME, hide = true)]
     Supervise,
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let ended = match arguments.component {
         Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
         Component::Router(options) => router::run(&options, &vars),
+        Component::Worker => worker::run().map(|()| ExitCode::SUCCESS),
         Component::Supervise => supervise::run(),
     };
     match ended {

@@ -1,4 +1,4 @@
-//! The client of the controller API, so far as the scheduler uses it (spec scheduler-and-deployer section 4.2).
+//! The client of the controller API, so far as the scheduler and the worker use it (spec scheduler-and-deployer section 4.2).
 //!
 //! [`Client`] has a method per request. [`Feed`] gives the items of a list and then its changes, for ever.
 //!
