@@ -12,6 +12,7 @@ mod router;
 mod scheduler;
 mod status;
 mod supervise;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,8 @@ enum Component {
     Scheduler,
     /// Tells whether all components are well
     Status,
+    /// Carries out what the controller orders: deployments, deletions
+    Worker,
     /// What becomes of a process that a child has replaced
     #[command(name = supervise::NAME, hide = true)]
     Supervise,
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Component::Router(options) => router::run(&options, &vars),
         Component::Scheduler => scheduler::run().map(|()| ExitCode::SUCCESS),
         Component::Status => status::run().map(|()| ExitCode::SUCCESS),
+        Component::Worker => worker::run().map(|()| ExitCode::SUCCESS),
         Component::Supervise => supervise::run(),
     };
     match ended {

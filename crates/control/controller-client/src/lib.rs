@@ -1,4 +1,4 @@
-//! The client of the controller API, so far as scheduler and bootstrap use it.
+//! The client of the controller API, so far as scheduler, worker and bootstrap use it.
 //!
 //! [`Client`] has a method per request. [`Feed`] gives the items of a list and then its changes, for ever.
 //!
