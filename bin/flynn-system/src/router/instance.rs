@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use flynn_acme::Engine;
 use flynn_discoverd_client::{Client, Registration};
-use flynn_router::source::{discoverd, file};
+use flynn_router::source::discoverd;
 use flynn_router::{Page, Router, Serving, Settings, Sockets};
 use flynn_telemetry::Metrics;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::{Options, Vars, acme, registration};
+use super::{Options, Vars, acme, registration, routes};
 
 /// How long the backends of all services are waited for. Without them a router that was alone would answer 503 anyway.
 const BACKENDS_LIMIT: Duration = Duration::from_secs(5);
@@ -51,15 +51,13 @@ impl Instance {
             Some(automatic) => Some((acme::open(&automatic, &router).await?, automatic)),
             None => None,
         };
-        // A file that is wrong at the start is a mistake of who starts us; later the last good state goes on.
-        router.changes().send(file::read(&setup.options.routes).await?).await.context("take in the first routes")?;
-        sources.spawn(file::follow(setup.options.routes.clone(), router.changes()));
         let servers = (setup.vars)("DISCOVERD");
         let discovery = servers.map(|servers| Client::from_list(&servers).context("read DISCOVERD")).transpose()?;
         if let Some(client) = &discovery {
             sources.spawn(discoverd::follow(client.clone(), router.interest(), router.changes()));
         }
-        router.synced().await;
+        let origin = setup.options.routes.origin(setup.vars)?;
+        routes::start(origin, discovery.as_ref(), &router, &mut sources).await?;
         if discovery.is_some() && tokio::time::timeout(BACKENDS_LIMIT, router.complete()).await.is_err() {
             warn!("discoverd does not tell the backends of all services, serving without them");
         }

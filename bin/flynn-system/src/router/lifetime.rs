@@ -82,7 +82,11 @@ pub(super) async fn run(options: &Options, vars: Vars<'_>, program: &Path) -> an
     // Routers of this process that have handed over and still have connections.
     let mut ending = JoinSet::new();
     loop {
-        let mut instance = Instance::start(&setup, Sockets::inherited(std::mem::take(&mut sockets))).await?;
+        let mut instance = tokio::select! {
+            instance = Instance::start(&setup, Sockets::inherited(std::mem::take(&mut sockets))) => instance?,
+            // There may be no routes for a long time.
+            () = signals.end() => return Ok(End::Done),
+        };
         if let Some(predecessor) = predecessor.take() {
             let (control, told) = predecessor.serving().await;
             if let Err(err) = told {
