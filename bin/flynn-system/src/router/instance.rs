@@ -1,12 +1,14 @@
 //! A router with its sources and registrations: everything between start and end, but for the listening sockets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use flynn_acme::Engine;
 use flynn_discoverd_client::{Client, Registration};
+use flynn_handover::Control;
 use flynn_router::source::discoverd;
-use flynn_router::{Page, Router, Serving, Settings, Sockets};
+use flynn_router::{Former, Page, Router, Serving, Settings, Sockets};
 use flynn_telemetry::Metrics;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -42,9 +44,16 @@ impl<'a> Setup<'a> {
 
 impl Instance {
     /// Takes routes and backends in, and then connections.
-    pub(super) async fn start(setup: &Setup<'_>, sockets: Sockets) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        setup: &Setup<'_>,
+        sockets: Sockets,
+        former: Option<Arc<Former>>,
+    ) -> anyhow::Result<Self> {
         let metrics = Metrics::new("flynn_router");
         let router = Router::new(setup.settings.clone(), &metrics);
+        if let Some(former) = former {
+            router.replaces(former);
+        }
         let mut sources = JoinSet::new();
         // Before the routes: the first connection, and who takes over from another router, has what is issued already.
         let automatic = match setup.options.acme.automatic(&setup.vars, &setup.settings)? {
@@ -81,6 +90,16 @@ impl Instance {
         if let Some(client) = &self.discovery {
             self.registrations = registration::register(client, &self.serving, vars);
         }
+    }
+
+    /// Hears what the process that this one has replaced does not use any more.
+    pub(super) fn hear(&mut self, control: Arc<Control>, former: Arc<Former>) {
+        self.sources.spawn(async move {
+            while let Some(backend) = control.released().await {
+                former.released(backend);
+            }
+            former.done();
+        });
     }
 
     /// Ends for good.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use flynn_http::ServerOptions;
 use flynn_telemetry::Metrics;
+use futures_util::Stream;
 use rustls::server::ProducesTickets;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,7 @@ use tracing::{info, warn};
 use crate::api::api;
 use crate::control::{Control, Views};
 use crate::events::Events;
+use crate::former::Former;
 use crate::guard::Crowd;
 use crate::listen::Port;
 use crate::metrics::RouterMetrics;
@@ -106,6 +108,11 @@ impl Router {
     pub async fn complete(&self) {
         let mut complete = self.views.complete.clone();
         let _ = complete.wait_for(|complete| *complete).await;
+    }
+
+    /// This router replaces another process, which may have requests in flight for a while.
+    pub fn replaces(&self, former: Arc<Former>) {
+        self.shared.events.replaces(former);
     }
 
     /// Opens all ports and serves. `version` is what the status tells, `sockets` are those that are there already.
@@ -222,6 +229,11 @@ impl Serving {
     /// Tells whenever changes have been applied: requests that come later see them.
     pub fn applied(&self) -> watch::Receiver<()> {
         self.router.views.changed.clone()
+    }
+
+    /// Tells names of backends that are down as their last request here has ended, for a process that replaces this one.
+    pub fn drained(&self) -> impl Stream<Item = String> + Send + use<> {
+        self.router.shared.events.drained()
     }
 
     /// The listening sockets, for the process that replaces this one.
