@@ -43,5 +43,6 @@ pub use cluster::Cluster;
 pub use host::{Host, HostState};
 pub use options::{ClusterOptions, Daemon, Ready};
 pub use process::ProcessId;
+pub use programs::system;
 pub use tamper::{Call, Effect, Tampered, Tampering};
 pub use wait::{repeats, wait_until};

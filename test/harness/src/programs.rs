@@ -35,6 +35,14 @@ pub(crate) fn host() -> anyhow::Result<PathBuf> {
     find("flynn-host", "flynn-host-bin")
 }
 
+/// The platform's components.
+///
+/// # Errors
+/// It was not built.
+pub fn system() -> anyhow::Result<PathBuf> {
+    find("flynn-system", "flynn-system")
+}
+
 /// Process 1 of containers: the static one of `script/build-init`, which runs in any image.
 pub(crate) fn init() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("FLYNN_INIT") {
