@@ -1,6 +1,7 @@
 //! Where the router's routes come from: a file, or the controller of the cluster.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -95,10 +96,9 @@ pub(super) async fn start(
                 // Lives as long as it is looked at.
                 sources.spawn(async move { told.closed().await });
             }
-            let (listed, mut is_listed) = watch::channel(false);
-            sources.spawn(follow(endpoints, router.changes(), kept, listed));
-            let wait = is_listed.wait_for(|listed| *listed);
-            if is_known && tokio::time::timeout(CONTROLLER_LIMIT, wait).await.is_err() {
+            let contact = router.contact();
+            sources.spawn(follow(endpoints, router.changes(), kept, Arc::clone(&contact)));
+            if is_known && tokio::time::timeout(CONTROLLER_LIMIT, contact.first()).await.is_err() {
                 warn!("no controller answers, serving with the routes that were known last");
             }
         }

@@ -27,6 +27,7 @@ use crate::metrics::RouterMetrics;
 use crate::settings::Settings;
 use crate::shared::{Drain, Shared, Snapshot};
 use crate::sockets::Sockets;
+use crate::source::controller::Contact;
 use crate::source::{CHANGES, Changes, Domains, Interest};
 use crate::tls::Tickets;
 use crate::watchdog::{Pulse, Watchdog};
@@ -66,6 +67,7 @@ impl Router {
             metrics: RouterMetrics::new(metrics),
             events: Events::new(),
             crowd: Crowd::new(),
+            contact: Arc::default(),
             drain: OnceLock::new(),
             https_port: OnceLock::new(),
             draining: CancellationToken::new(),
@@ -80,6 +82,11 @@ impl Router {
     /// Where sources send what they know.
     pub fn changes(&self) -> Changes {
         self.changes.clone()
+    }
+
+    /// Where a source tells whether it hears the controller; the status shows it.
+    pub fn contact(&self) -> Arc<Contact> {
+        Arc::clone(&self.shared.contact)
     }
 
     /// The services that routes name, for a source of backends.
@@ -219,6 +226,11 @@ impl Serving {
     /// Where sources send what they know.
     pub fn changes(&self) -> Changes {
         self.router.changes()
+    }
+
+    /// Where a source tells whether it hears the controller.
+    pub fn contact(&self) -> Arc<Contact> {
+        self.router.contact()
     }
 
     /// The domains whose certificates routes want to be automatic.

@@ -4,9 +4,11 @@
 //! is opened again, at another controller if there is one, and goes on after the last event that was seen; the list is
 //! read again when that cannot be, and every few minutes in any case.
 
+mod contact;
 mod endpoints;
 mod kept;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use flynn_controller_client::{Client, ClientError, RouteChange, RouteEvent};
@@ -14,10 +16,10 @@ use flynn_http::Backoff;
 use futures_util::StreamExt as _;
 use rand::Rng as _;
 use rand::seq::IndexedRandom as _;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+pub use contact::Contact;
 pub use endpoints::{Endpoint, Endpoints, locate};
 pub use kept::{Kept, KeptError};
 
@@ -29,11 +31,10 @@ const LIST_AGAIN: Duration = Duration::from_secs(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Tells the controller's routes until nobody listens. They are also kept on disk where that is wished. `listed` becomes
-/// true when the first list was told.
-pub async fn follow(endpoints: Endpoints, changes: Changes, kept: Option<Kept>, listed: watch::Sender<bool>) {
+/// Tells the controller's routes until nobody listens. They are also kept on disk where that is wished.
+pub async fn follow(endpoints: Endpoints, changes: Changes, kept: Option<Kept>, contact: Arc<Contact>) {
     let (listener, keeper) = (changes.clone(), kept.map(Kept::keeper));
-    let follower = Follower { endpoints, changes, keeper, listed, seen: None, list_at: Instant::now() };
+    let follower = Follower { endpoints, changes, keeper, contact, seen: None, list_at: Instant::now() };
     tokio::select! {
         () = follower.run() => {}
         () = listener.closed() => {}
@@ -44,7 +45,7 @@ struct Follower {
     endpoints: Endpoints,
     changes: Changes,
     keeper: Option<kept::Keeper>,
-    listed: watch::Sender<bool>,
+    contact: Arc<Contact>,
     /// The last event that was told.
     seen: Option<i64>,
     /// When the list is to be read again.
@@ -70,10 +71,12 @@ impl Follower {
     async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut is_told = false;
+        let contact = Arc::clone(&self.contact);
         let mut last: Option<Endpoint> = None;
         while let Some(endpoint) = self.choose(last.as_ref()).await {
             let mut works = || {
                 backoff.reset();
+                contact.is_there();
                 if std::mem::take(&mut is_told) {
                     info!(controller = endpoint.url, "routes are followed again");
                 }
@@ -83,6 +86,7 @@ impl Follower {
                 ended = self.session(&endpoint, &mut works) => ended,
                 () = gone(&mut watched, &endpoint) => Ended::Moved,
             };
+            contact.is_lost();
             let pause = match &ended {
                 Ended::NobodyListens => return,
                 Ended::Moved | Ended::Rewound => Duration::ZERO,
@@ -152,7 +156,6 @@ impl Follower {
             keeper.all(&routes);
         }
         self.tell(Change::Routes(routes)).await?;
-        self.listed.send_replace(true);
         let pause = LIST_AGAIN.mul_f64(rand::rng().random_range(0.5..=1.0));
         self.list_at = Instant::now() + pause;
         Ok(())

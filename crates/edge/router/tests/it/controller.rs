@@ -1,12 +1,17 @@
 //! Routes from the real controller, on a real PostgreSQL.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use flynn_controller::{Config, serve};
+use flynn_controller::{Config, Discovery, serve};
+use flynn_discoverd::Discoverd;
 use flynn_router::source::Change;
-use flynn_router::source::controller::{Endpoint, Kept, follow};
+use flynn_router::source::controller::{Endpoint, Kept, follow, locate};
+use flynn_router::{Limits, Settings};
 use flynn_test_postgres::Database;
 use flynn_types::controller::App;
+use flynn_types::discoverd::Instance;
 use flynn_types::router::Route;
 use http::Method;
 use serde_json::{Value, json};
@@ -19,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backend::Backend;
-use crate::rig::{LOOPBACK, Rig, eventually, members, within};
+use crate::client::Client;
+use crate::rig::{LOOPBACK, Rig, eventually, members, settings, within};
 use crate::tls::{Authority, with_certificate};
 
 const KEY: &str = "key-of-tests";
@@ -33,9 +39,17 @@ struct Controller {
 
 impl Controller {
     async fn start(database: &Database) -> Self {
+        Self::registered(database, None).await
+    }
+
+    /// One that others find in this discoverd.
+    async fn registered(database: &Database, discovery: Option<&flynn_discoverd_client::Client>) -> Self {
         let listener = TcpListener::bind((LOOPBACK, 0)).await.expect("a free port");
         let (address, shutdown) = (listener.local_addr().expect("it is bound"), CancellationToken::new());
-        let serving = serve(Config::new(KEY), database.options(), listener, None, shutdown.clone());
+        let meta = BTreeMap::from([("AUTH_KEY".to_owned(), KEY.to_owned())]);
+        let instance = Instance::new("http", &address.to_string(), meta);
+        let discovery = discovery.map(|client| Discovery { client: client.clone(), instance });
+        let serving = serve(Config::new(KEY), database.options(), listener, discovery, shutdown.clone());
         let serving = AbortOnDropHandle::new(tokio::spawn(async move { serving.await.expect("it serves") }));
         Self { address, shutdown, serving }
     }
@@ -76,11 +90,6 @@ fn endpoint(address: SocketAddr) -> Endpoint {
     Endpoint::new(&format!("http://{address}"), KEY)
 }
 
-/// Nobody looks.
-fn listed() -> watch::Sender<bool> {
-    watch::Sender::new(false)
-}
-
 fn http_route(domain: &str) -> Value {
     json!({ "type": "http", "domain": domain, "service": "s" })
 }
@@ -115,9 +124,13 @@ impl Cluster {
     async fn of(database: Database, controller: Controller, endpoint: Endpoint, kept: Option<Kept>) -> Self {
         let created = controller.http().send_json(Method::POST, "/apps", &json!({ "name": "shop" })).await;
         let backend = Backend::named("app").await;
-        let rig = Rig::start(Vec::new(), vec![members("s", &[backend.address])]).await;
+        // Shorter than any outage of these tests.
+        let limits = Limits { controller_absence: Duration::ZERO, ..Limits::default() };
+        let settings = Settings { limits, ..settings() };
+        let rig = Rig::with(settings, Vec::new(), vec![members("s", &[backend.address])]).await;
         let (endpoints, known) = watch::channel(vec![endpoint]);
-        let source = AbortOnDropHandle::new(tokio::spawn(follow(known, rig.serving.changes(), kept, listed())));
+        let source =
+            AbortOnDropHandle::new(tokio::spawn(follow(known, rig.serving.changes(), kept, rig.serving.contact())));
         let app = created.expect("an app");
         Self { database, controller, app, rig, endpoints, backend, _source: source }
     }
@@ -130,6 +143,18 @@ impl Cluster {
     async fn is_served(&self, host: &str, served: bool) {
         let expected = if served { "200 app" } else { "404 Not Found\n" };
         eventually(expected.to_owned(), async || self.rig.get(host).await).await;
+    }
+}
+
+impl Cluster {
+    /// Waits until the router's status says so.
+    async fn is_healthy(&self, healthy: bool) {
+        let api = self.rig.serving.api_address().expect("there is an API");
+        let status = async || {
+            let answer = Client::connect(api).await.get("router", "/.well-known/status").await;
+            (answer.status, answer.text().contains("no controller has answered"))
+        };
+        eventually(if healthy { (200, false) } else { (500, true) }, status).await;
     }
 }
 
@@ -242,6 +267,29 @@ async fn j4_a_controller_that_moves_is_followed_to_where_it_is() {
 }
 
 #[tokio::test]
+async fn j4_controllers_are_found_in_discoverd_with_their_key_wherever_they_are_by_now() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let listener = TcpListener::bind((LOOPBACK, 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let config = flynn_discoverd::Config::new("h1", address, folder.path().join("raft.redb"), Vec::new());
+    let discoverd = Discoverd::start(config, vec![listener]).await.expect("it starts");
+    let discovery = flynn_discoverd_client::Client::from_list(&address.to_string()).expect("an address");
+    let database = database().await;
+    let controller = Controller::registered(&database, Some(&discovery)).await;
+    let cluster = Cluster::of(database, controller, endpoint(address), None).await;
+    let located = tokio::spawn(locate(discovery.clone(), None, cluster.endpoints.clone()));
+    let _located = AbortOnDropHandle::new(located);
+    cluster.create(http_route("0.org")).await;
+    cluster.is_served("0.org", true).await;
+    let next = Controller::registered(&cluster.database, Some(&discovery)).await;
+    let Cluster { controller, app, rig, _source, backend: _backend, .. } = cluster;
+    controller.stop().await;
+    next.create(&app, http_route("1.org")).await;
+    eventually("200 app".to_owned(), async || rig.get("1.org").await).await;
+    drop(discoverd);
+}
+
+#[tokio::test]
 async fn j3_j5_what_changes_while_the_stream_is_broken_is_made_up_for() {
     let database = database().await;
     let controller = Controller::start(&database).await;
@@ -257,9 +305,11 @@ async fn j3_j5_what_changes_while_the_stream_is_broken_is_made_up_for() {
         let (gone, host) = (std::mem::take(&mut route).domain, format!("{round}.org"));
         route = cluster.create(http_route(&host)).await;
         assert_eq!(cluster.rig.get(&gone).await, "200 app", "what is known is served meanwhile");
+        cluster.is_healthy(false).await;
         cut.open.send_replace(true);
         cluster.is_served(&host, true).await;
         cluster.is_served(&gone, false).await;
+        cluster.is_healthy(true).await;
     }
 }
 
@@ -355,7 +405,8 @@ async fn what_was_known_is_served_while_no_controller_answers() {
     assert_eq!(rig.get("a.org").await, "200 app");
     let reborn = Controller::start(&database).await;
     endpoints.send_replace(Vec::new());
-    let source = tokio::spawn(follow(endpoints.subscribe(), rig.serving.changes(), Some(kept.clone()), listed()));
+    let source =
+        tokio::spawn(follow(endpoints.subscribe(), rig.serving.changes(), Some(kept.clone()), rig.serving.contact()));
     endpoints.send_replace(vec![reborn.endpoint()]);
     reborn.create(&app, http_route("b.org")).await;
     eventually("200 app".to_owned(), async || rig.get("b.org").await).await;
