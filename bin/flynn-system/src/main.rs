@@ -7,7 +7,9 @@
 mod component;
 mod controller;
 mod logaggregator;
+mod postgres;
 mod router;
+mod scheduler;
 mod status;
 mod supervise;
 
@@ -30,10 +32,16 @@ struct Arguments {
 enum Component {
     /// Serves the API of the cluster
     Controller,
+    /// Runs a PostgreSQL server as a peer of its cluster
+    Postgres(postgres::Options),
+    /// Makes and removes databases for apps
+    PostgresApi,
     /// Keeps the last log lines of every app
     Logaggregator,
     /// Proxies HTTP, HTTPS and TCP to the backends of services
     Router(Box<router::Options>),
+    /// Decides which jobs run on which hosts
+    Scheduler,
     /// Tells whether all components are well
     Status,
     /// What becomes of a process that a child has replaced
@@ -56,7 +64,10 @@ fn main() -> ExitCode {
     let ended = match arguments.component {
         Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
         Component::Logaggregator => logaggregator::run().map(|()| ExitCode::SUCCESS),
+        Component::Postgres(options) => postgres::run_peer(&options).map(|()| ExitCode::SUCCESS),
+        Component::PostgresApi => postgres::run_provider().map(|()| ExitCode::SUCCESS),
         Component::Router(options) => router::run(&options, &vars),
+        Component::Scheduler => scheduler::run().map(|()| ExitCode::SUCCESS),
         Component::Status => status::run().map(|()| ExitCode::SUCCESS),
         Component::Supervise => supervise::run(),
     };

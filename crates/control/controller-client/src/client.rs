@@ -16,7 +16,12 @@ pub struct Client {
 impl Client {
     /// A client of the controller at `base`, such as `http://controller.discoverd`, with one of its keys.
     pub fn new(base: &str, key: &str) -> Self {
-        Self { http: flynn_http::Client::new(base).with_basic_auth(key) }
+        Self::over(flynn_http::Client::new(base), key)
+    }
+
+    /// A client that reaches the controller through `http`, with one of its keys.
+    pub fn over(http: flynn_http::Client, key: &str) -> Self {
+        Self { http: http.with_basic_auth(key) }
     }
 
     /// Sends the term of the leading scheduler with every request.
