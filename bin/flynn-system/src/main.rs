@@ -52,8 +52,17 @@ enum Component {
     Supervise,
 }
 
+/// The arguments, those of the router in one form.
+fn arguments() -> Vec<std::ffi::OsString> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    match arguments.get(1) {
+        Some(component) if component == "router" => arguments.into_iter().map(router::with_two_dashes).collect(),
+        _ => arguments,
+    }
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(arguments());
     let vars = |name: &str| std::env::var(name).ok();
     let ended = match arguments.component {
         Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
