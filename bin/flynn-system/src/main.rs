@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blobstore;
 mod component;
 mod controller;
 mod logaggregator;
@@ -31,6 +32,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Component {
+    /// Keeps files: slugs, layers of images, repositories
+    Blobstore,
     /// Serves the API of the cluster
     Controller,
     /// Runs a PostgreSQL server as a peer of its cluster
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse_from(arguments());
     let vars = |name: &str| std::env::var(name).ok();
     let ended = match arguments.component {
+        Component::Blobstore => blobstore::run().map(|()| ExitCode::SUCCESS),
         Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
         Component::Logaggregator => logaggregator::run().map(|()| ExitCode::SUCCESS),
         Component::Postgres(options) => postgres::run_peer(&options).map(|()| ExitCode::SUCCESS),
