@@ -124,7 +124,7 @@ impl Client {
     }
 
     /// Routes of an app, newest first.
-    pub async fn routes(&self, app: &str) -> Result<Vec<Route>, ClientError> {
+    pub async fn app_routes(&self, app: &str) -> Result<Vec<Route>, ClientError> {
         self.http.get_json(&format!("/apps/{}/routes", path_segment(app))).await
     }
 
