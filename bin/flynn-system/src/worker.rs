@@ -11,6 +11,9 @@ const DEFAULT_PORT: u16 = 3000;
 /// Where the controller is found without `CONTROLLER_URL`.
 const CONTROLLER: &str = "http://controller.discoverd";
 
+/// Where files are kept without `BLOBSTORE_URL`.
+const BLOBSTORE: &str = "http://blobstore.discoverd";
+
 /// Takes jobs from the controller's queue until it is told to end.
 pub(crate) fn run() -> anyhow::Result<()> {
     component::run("worker", start)
@@ -22,7 +25,8 @@ async fn start(component: Component) -> anyhow::Result<()> {
     let keys = var("AUTH_KEY").context("AUTH_KEY does not say with which key the controller lets this worker in")?;
     let key = keys.split(',').map(str::trim).find(|key| !key.is_empty()).context("AUTH_KEY holds no key")?;
     let controller = Client::new(&var("CONTROLLER_URL").unwrap_or_else(|| CONTROLLER.to_owned()), key);
-    let config = Config { controller, slots: SLOTS, version: format!("v{}", env!("CARGO_PKG_VERSION")) };
+    let blobstore = var("BLOBSTORE_URL").unwrap_or_else(|| BLOBSTORE.to_owned());
+    let config = Config { controller, blobstore, slots: SLOTS, version: format!("v{}", env!("CARGO_PKG_VERSION")) };
     let listener = component.listen(DEFAULT_PORT).await?;
     let discovery = match component.discovery()? {
         Some(client) => {

@@ -26,6 +26,11 @@ impl NewEvent {
         Self { app: Some(app), ..self }
     }
 
+    /// For ids as they travel; what is no id is no app.
+    pub(crate) fn app_text(self, app: &str) -> Self {
+        Self { app: app.parse().ok(), ..self }
+    }
+
     /// It is about an object that was told of before.
     pub(crate) fn update(self) -> Self {
         Self { op: Some("op_update"), ..self }

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod deletion;
 pub mod deploy;
 mod events;
 mod queue;
@@ -27,6 +28,8 @@ pub use serve::{Config, Discovery, SLOTS, ServeError, serve};
 pub(crate) struct Context {
     pool: PgPool,
     controller: Client,
+    /// A client of the blob store.
+    files: flynn_http::Client,
     wake: Wake,
 }
 
@@ -35,6 +38,9 @@ impl Context {
     async fn work(&self, job: Job, lease: Arc<Lease>, stop: CancellationToken) -> Ended {
         match job.class.as_str() {
             "deployment" => deploy::run(self, &job, lease, stop).await,
+            "app_deletion" => deletion::app(self, &job, &lease).await,
+            "app_garbage_collection" => deletion::garbage(self, &job, &lease).await,
+            "release_cleanup" => deletion::release(self, &job, &lease).await,
             unknown => Ended::Failed(format!("unknown job type: {unknown:?}")),
         }
     }

@@ -24,6 +24,8 @@ use crate::queue::{Dispatch, Wake};
 
 /// Jobs at a time (spec section 13.1, Q5).
 pub const SLOTS: usize = 10;
+/// Jobs of a class at a time where they wait for others, which need slots too (W7).
+const LIMITS: [(&str, usize); 1] = [("app_deletion", SLOTS / 2)];
 /// The controller's migration that this version needs.
 const SCHEMA: i64 = 1003;
 /// How often it is looked whether the controller has migrated the database.
@@ -35,6 +37,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Config {
     pub controller: Client,
+    /// Where files are kept, such as `http://blobstore.discoverd`.
+    pub blobstore: String,
     /// Jobs at a time.
     pub slots: usize,
     /// Reported by the status.
@@ -82,10 +86,12 @@ pub async fn serve(
             let context = Arc::new(Context {
                 pool: pool.clone(),
                 controller: config.controller,
+                files: flynn_http::Client::new(&config.blobstore),
                 wake: Wake::start(pool.clone()),
             });
             let stop = shutdown.clone();
-            let dispatch = Dispatch { pool: pool.clone(), slots: config.slots, limits: &[], shutdown: stop.clone() };
+            let dispatch =
+                Dispatch { pool: pool.clone(), slots: config.slots, limits: &LIMITS, shutdown: stop.clone() };
             let working = dispatch.run(&context.wake, |job, lease| {
                 let (context, stop) = (Arc::clone(&context), stop.clone());
                 async move { context.work(job, lease, stop).await }

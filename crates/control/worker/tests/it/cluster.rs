@@ -47,7 +47,11 @@ pub(crate) struct Cluster {
     pub(crate) database: Database,
     pub(crate) http: Client,
     url: String,
-    _serving: AbortOnDropHandle<()>,
+    /// Where files are kept.
+    pub(crate) files: String,
+    /// Paths of files that were deleted.
+    pub(crate) deleted: Arc<Mutex<Vec<String>>>,
+    _serving: [AbortOnDropHandle<()>; 2],
 }
 
 impl Cluster {
@@ -63,7 +67,9 @@ impl Cluster {
         let serving = flynn_controller::serve(config, database.options(), listener, None, CancellationToken::new());
         let serving = AbortOnDropHandle::new(tokio::spawn(async move { serving.await.expect("serve") }));
         let http = Client::new(&url).with_basic_auth(KEY).with_connect_patience(Duration::from_secs(5));
-        Self { database, http, url, _serving: serving }
+        let deleted = Arc::default();
+        let (files, keeping) = keep_files(Arc::clone(&deleted)).await;
+        Self { database, http, url, files, deleted, _serving: [serving, keeping] }
     }
 
     pub(crate) fn controller(&self) -> ControllerClient {
@@ -180,6 +186,20 @@ impl Cluster {
     }
 }
 
+/// A blob store that has every file, as far as deleting them shows.
+async fn keep_files(deleted: Arc<Mutex<Vec<String>>>) -> (String, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let delete = move |method: Method, uri: http::Uri| {
+        assert_eq!(method, Method::DELETE);
+        deleted.lock().expect("no panic").push(uri.path().to_owned());
+        std::future::ready(())
+    };
+    let router = axum::Router::new().fallback(delete);
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await.expect("serve") });
+    (url, AbortOnDropHandle::new(serving))
+}
+
 pub(crate) fn data<T: DeserializeOwned>(event: &Event) -> T {
     serde_json::from_str(event.data.as_ref().expect("data").get()).expect("the data of an event")
 }
@@ -198,6 +218,7 @@ impl Worker {
         let shutdown = CancellationToken::new();
         let config = flynn_worker::Config {
             controller: cluster.controller(),
+            blobstore: cluster.files.clone(),
             slots: flynn_worker::SLOTS,
             version: "test".to_owned(),
         };
@@ -281,6 +302,11 @@ impl Scheduler {
             Some(format!("{} {which} {kind}", state.as_str()))
         });
         ours.collect()
+    }
+
+    /// How many jobs of any release it brought into a state.
+    pub(crate) fn count(&self, state: &str) -> usize {
+        self.done.lock().expect("no panic").iter().filter(|(done, ..)| done.as_str() == state).count()
     }
 
     pub(crate) fn forget(&self) {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod deletions;
 mod deployments;
 mod queue;
 mod resuming;
