@@ -35,10 +35,10 @@ pub(crate) fn host() -> anyhow::Result<PathBuf> {
     find("flynn-host", "flynn-host-bin")
 }
 
-/// The system components in one program.
+/// The platform's components.
 ///
 /// # Errors
-/// When it was not built.
+/// It was not built.
 pub fn system() -> anyhow::Result<PathBuf> {
     find("flynn-system", "flynn-system")
 }

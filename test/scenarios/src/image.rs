@@ -6,10 +6,15 @@ use std::sync::OnceLock;
 use flynn_image::{Builder, Config, Silent};
 use flynn_types::image::Artifact;
 
-fn builder() -> Builder {
+/// Where images are built.
+pub(crate) fn config() -> Config {
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home).expect("HOME is set");
-    Builder::new(Config::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../images"), cache.join("flynn")))
+    Config::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../images"), cache.join("flynn"))
+}
+
+fn builder() -> Builder {
+    Builder::new(config())
 }
 
 /// The busybox image, built when it is not in the user's cache. Its layers are files of this machine, which hosts see.

@@ -14,6 +14,7 @@ mod image;
 mod jobs;
 mod lines;
 mod node;
+mod platform;
 pub mod registers;
 mod seed;
 mod writing;
@@ -27,6 +28,7 @@ pub use image::{busybox, busybox_file};
 pub use jobs::{counting, shell, with_service, with_volume};
 pub use lines::numbered;
 pub use node::{Node, Output, SETTLING};
+pub use platform::{Answer, CHANGE, Platform};
 pub use seed::seeded;
 pub use writing::writing;
 

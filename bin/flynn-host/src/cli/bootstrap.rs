@@ -8,7 +8,8 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use flynn_bootstrap::{Format, Manifest, Options, Report, STANDARD_MANIFEST};
 
-use super::Outcome;
+use super::cluster::Cluster;
+use super::{Outcome, print};
 
 const MANIFEST: &str = "/etc/flynn/bootstrap-manifest.json";
 const IMAGES: &str = "/etc/flynn/images";
@@ -106,4 +107,11 @@ impl Bootstrap {
             },
         }
     }
+}
+
+/// Prints the line that tells the `flynn` client of this cluster.
+pub(super) async fn cli_add_command() -> Outcome {
+    let cluster = Cluster::connect()?;
+    print(&format!("{}\n", flynn_bootstrap::add_command(&cluster.discoverd).await?));
+    Ok(ExitCode::SUCCESS)
 }

@@ -31,6 +31,11 @@ impl Client {
         self.http.send_json(Method::POST, "/releases", release).await
     }
 
+    /// The current release of an app; 404 if it has none.
+    pub async fn current_release(&self, app: &str) -> Result<Release, ClientError> {
+        self.http.get_json(&format!("/apps/{}/release", path_segment(app))).await
+    }
+
     /// Makes a release the current one of an app, without a deployment.
     pub async fn set_release(&self, app: &str, release: &str) -> Result<(), ClientError> {
         self.http.put_json(Method::PUT, &format!("/apps/{}/release", path_segment(app)), &json!({"id": release})).await

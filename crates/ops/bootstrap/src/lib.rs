@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod add_command;
 mod cluster;
 mod error;
 mod manifest;
@@ -21,6 +22,7 @@ mod template;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use add_command::add_command;
 pub use error::Error;
 pub use manifest::{Manifest, Step};
 pub use report::{Format, Report};

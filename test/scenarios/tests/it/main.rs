@@ -1,6 +1,7 @@
 //! What happens to clusters, one file per kind of event.
 
 mod bad_input_is_refused;
+mod clusters_run_apps;
 mod daemons_are_replaced;
 mod daemons_die;
 mod disks_fill_up;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flynn_controller_client::{Client as Controller, ClientError};
 use flynn_host_client::Client as Host;
-use flynn_types::controller::{ScaleRequest, ScaleRequestState};
+use flynn_types::controller::{ScaleRequest, ScaleRequestState, volume_meta};
 use flynn_types::host::{SinkInfo, SinkKind, TERM_HEADER, VolumeInfo};
 use flynn_types::id::{HostId, JobId};
 use tokio::sync::Semaphore;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::clock::Clock;
 use super::{Config, Inbox, host_client};
 use crate::event::{Answer, Fetched, HostListing, LookUp, Report, Start, Write};
-use crate::world::{Needs, World, volume_meta};
+use crate::world::{Needs, World};
 use crate::{Action, Claim, Event};
 
 /// Longest that a host may take to answer (spec section 5).

@@ -19,7 +19,7 @@ pub use formation::{Formation, FormationIndex, FormationKey, Known, Needs};
 pub use host::{CHECK_INTERVAL, CHECKS, COOLING, Host, HostIndex};
 pub use job::{Found, Job, JobIndex, Mounted, Phase, Stop};
 pub use routing::ROUTER_PATIENCE;
-pub use volume::{Volume, volume_meta};
+pub use volume::Volume;
 
 pub(crate) use formation::{Exit, Fetch, PendingScale, Telling, TypeState};
 pub(crate) use host::{Check, Listing};

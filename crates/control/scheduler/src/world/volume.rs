@@ -3,22 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use flynn_types::controller::{Volume as Record, VolumeState};
+use flynn_types::controller::{Volume as Record, VolumeState, volume_meta};
 use flynn_types::host::VolumeInfo;
 use flynn_types::id::HostId;
 use flynn_types::time::GoTime;
 use uuid::Uuid;
 
 use super::job::Save;
-
-/// Keys in the metadata of a host's volume.
-pub mod volume_meta {
-    pub const APP: &str = "flynn-controller.app";
-    pub const RELEASE: &str = "flynn-controller.release";
-    pub const TYPE: &str = "flynn-controller.type";
-    pub const PATH: &str = "flynn-controller.path";
-    pub const DELETE_ON_STOP: &str = "flynn-controller.delete_on_stop";
-}
 
 /// A volume that the scheduler may give to jobs.
 #[derive(Clone)]

@@ -16,6 +16,7 @@ use crate::error::{Doing as _, Result, wrong};
 use crate::manifest::Step;
 use crate::run::Run;
 
+pub(crate) use key::pin;
 pub(crate) use secret::Made;
 
 /// What a step made.

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::{Cluster, HostJob};
 use crate::Action;
 use crate::event::{Answer, Event, Fetched, HostListing, LookUp, Report, Start, Write};
-use crate::world::{FormationKey, Found, Mounted, World, volume_meta};
+use crate::world::{FormationKey, Found, Mounted, World};
+use flynn_types::controller::volume_meta;
 
 /// How long an unanswered request is waited for.
 const TIMEOUT: Duration = Duration::from_secs(10);
