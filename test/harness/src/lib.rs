@@ -45,6 +45,6 @@ pub use host::{Host, HostState};
 pub use options::{ClusterOptions, Daemon, Ready};
 pub use process::ProcessId;
 pub use program::Program;
-pub use programs::system;
+pub use programs::system as system_program;
 pub use tamper::{Call, Effect, Tampered, Tampering};
 pub use wait::{repeats, wait_until};

@@ -35,10 +35,10 @@ pub(crate) fn host() -> anyhow::Result<PathBuf> {
     find("flynn-host", "flynn-host-bin")
 }
 
-/// The platform's components.
+/// The system components in one program.
 ///
 /// # Errors
-/// It was not built.
+/// When it was not built.
 pub fn system() -> anyhow::Result<PathBuf> {
     find("flynn-system", "flynn-system")
 }

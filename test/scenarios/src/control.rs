@@ -40,7 +40,7 @@ pub struct Deployed {
 impl<'a> ControlPlane<'a> {
     /// Starts a controller on an empty database.
     pub fn start(host: Host<'a>) -> anyhow::Result<Self> {
-        let (program, database) = (flynn_harness::system()?, block_on(Database::empty()));
+        let (program, database) = (flynn_harness::system_program()?, block_on(Database::empty()));
         let mut plane = Self { host, program, database, controller: None };
         plane.start_controller()?;
         Ok(plane)

@@ -174,11 +174,11 @@ fn images() -> anyhow::Result<&'static Path> {
     if let Some(folder) = FOLDER.get() {
         return Ok(folder);
     }
-    let program = flynn_harness::system()?;
+    let program = flynn_harness::system_program()?;
     let programs = tempfile::tempdir().context("create a folder for programs")?;
     let mut strip = Command::new("strip");
-    strip.arg("--strip-debug").arg("-o").arg(programs.path().join("flynn-system"));
-    let stripped = strip.arg(&program).status().context("run strip")?;
+    strip.arg("--strip-debug").arg("-o").arg(programs.path().join("flynn-system")).arg(&program);
+    let stripped = strip.status().context("run strip")?;
     ensure!(stripped.success(), "strip {} failed", program.display());
     let config = Config { programs_dir: Some(programs.path().to_owned()), ..image::config() };
     let builder = flynn_image::Builder::new(config);

@@ -1,4 +1,4 @@
-//! The client of the controller API, so far as scheduler and bootstrap use it.
+//! The client of the controller API, so far as scheduler, worker, router and bootstrap use it.
 //!
 //! [`Client`] has a method per request. [`Feed`] gives the items of a list and then its changes, for ever.
 //!
@@ -10,7 +10,9 @@
 mod client;
 mod feed;
 mod manage;
+mod routes;
 
 pub use client::Client;
 pub use feed::{Fed, Feed, Head, Listed};
 pub use flynn_http::ClientError;
+pub use routes::{RouteChange, RouteEvent, UnreadableRoute};

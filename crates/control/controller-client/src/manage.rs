@@ -5,7 +5,6 @@ use flynn_types::controller::{App, Formation, Job, Provider, Release, Resource};
 use flynn_types::image::Artifact;
 use flynn_types::router::Route;
 use http::Method;
-use serde_json::json;
 
 use crate::Client;
 use crate::client::optional;
@@ -14,11 +13,6 @@ impl Client {
     /// Creates an app; 409 if its name or id is taken.
     pub async fn create_app(&self, app: &App) -> Result<App, ClientError> {
         self.http.send_json(Method::POST, "/apps", app).await
-    }
-
-    /// An app by id or name; `None` if there is none.
-    pub async fn app(&self, app: &str) -> Result<Option<App>, ClientError> {
-        optional(self.http.get_json(&format!("/apps/{}", path_segment(app))).await)
     }
 
     /// Creates an artifact, or gives the one of the same kind and address.
@@ -34,11 +28,6 @@ impl Client {
     /// The current release of an app; 404 if it has none.
     pub async fn current_release(&self, app: &str) -> Result<Release, ClientError> {
         self.http.get_json(&format!("/apps/{}/release", path_segment(app))).await
-    }
-
-    /// Makes a release the current one of an app, without a deployment.
-    pub async fn set_release(&self, app: &str, release: &str) -> Result<(), ClientError> {
-        self.http.put_json(Method::PUT, &format!("/apps/{}/release", path_segment(app)), &json!({"id": release})).await
     }
 
     /// Says how many jobs of a release run.
@@ -66,11 +55,6 @@ impl Client {
     pub async fn put_resource(&self, resource: &Resource) -> Result<(), ClientError> {
         let (provider, id) = (path_segment(&resource.provider_id), path_segment(&resource.id));
         self.http.put_json(Method::PUT, &format!("/providers/{provider}/resources/{id}"), resource).await
-    }
-
-    /// Routes of an app.
-    pub async fn app_routes(&self, app: &str) -> Result<Vec<Route>, ClientError> {
-        self.http.get_json(&format!("/apps/{}/routes", path_segment(app))).await
     }
 
     pub async fn create_route(&self, app: &str, route: &Route) -> Result<Route, ClientError> {

@@ -94,7 +94,7 @@ pub struct Bootstrap {
     /// Packages besides those of the variant (without what they only recommend).
     #[serde(default)]
     pub packages: Vec<String>,
-    /// Absolute paths to remove, `*` allowed.
+    /// Absolute paths to remove; `*` and `[a-z]` as in a shell.
     #[serde(default)]
     pub remove: Vec<String>,
     /// Files to leave empty.
@@ -233,7 +233,8 @@ impl Bootstrap {
         self.remove.iter().chain(&self.empty).try_for_each(|path| {
             check_path(path)?;
             // A shell expands these.
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '*' | '+' | ':');
+            let plain =
+                |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '*' | '+' | ':' | '[' | ']');
             if path.chars().all(plain) { Ok(()) } else { Err(format!("path {path:?} has unusual characters")) }
         })
     }

@@ -156,6 +156,12 @@ impl Client {
         self.exchange(Method::GET, path, None).await
     }
 
+    /// GET, the answer as text; what is no UTF-8 is replaced.
+    pub async fn get_text(&self, path: &str) -> Result<String, ClientError> {
+        let (_, bytes) = self.collect(Method::GET, path, None).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// Sends JSON, reads JSON.
     pub async fn send_json<B: Serialize + ?Sized, T: DeserializeOwned>(
         &self,

@@ -76,7 +76,7 @@ pub(crate) async fn create(known: &mut Known, controller: &Controller) -> Result
 }
 
 pub(crate) async fn current(known: &Known, controller: &Controller) -> Result<()> {
-    let set = controller.set_release(&known.app.id, &known.release.id).await;
+    let set = controller.set_app_release(&known.app.id, &known.release.id).await;
     set.doing(|| format!("set the release of app {}", known.app.name))
 }
 
