@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use flynn_harness::{Host, Program, system_program, wait_until};
+use flynn_harness::{Host, Program, wait_until};
 use flynn_http::{Client, ClientError};
 use flynn_test_postgres::Database;
 use flynn_types::controller::{App, Formation, Job, JobState, Release, ScaleRequest};
@@ -40,7 +40,7 @@ pub struct Deployed {
 impl<'a> ControlPlane<'a> {
     /// Starts a controller on an empty database.
     pub fn start(host: Host<'a>) -> anyhow::Result<Self> {
-        let (program, database) = (system_program()?, block_on(Database::empty()));
+        let (program, database) = (flynn_harness::system_program()?, block_on(Database::empty()));
         let mut plane = Self { host, program, database, controller: None };
         plane.start_controller()?;
         Ok(plane)

@@ -102,3 +102,47 @@ fn a_job_that_cannot_start_says_why() {
     drop(plane);
     cluster.down().unwrap();
 }
+
+#[test]
+fn jobs_go_on_when_schedulers_controller_and_daemon_are_killed() {
+    let cluster = cluster(ClusterOptions::default()).unwrap();
+    let node = Node::of(cluster.host(0));
+    let mut plane = ControlPlane::start(node.host).unwrap();
+    let first = plane.scheduler(0).unwrap();
+    plane.wait_leads(0).unwrap();
+    let second = plane.scheduler(1).unwrap();
+    let shop = plane.deploy("shop", &[("web", SERVES, json!({}))]).unwrap();
+    plane.put_formation(&shop, &[("web", 2)]).unwrap();
+    let before = plane.wait_up(&shop, "web", 2).unwrap();
+
+    // The other one finds what runs and goes on from there.
+    first.kill();
+    plane.wait_leads(1).unwrap();
+    plane.put_formation(&shop, &[("web", 3)]).unwrap();
+    let after = plane.wait_up(&shop, "web", 3).unwrap();
+    assert!(ids(&after).is_superset(&ids(&before)), "nothing was started anew");
+
+    // The daemon dies in the middle of a scale.
+    plane.put_formation(&shop, &[("web", 5)]).unwrap();
+    node.host.restart_daemon().unwrap();
+    let more = plane.wait_up(&shop, "web", 5).unwrap();
+    assert!(ids(&more).is_superset(&ids(&after)), "jobs outlive the daemon");
+    assert_eq!(on_host(node), ids(&more));
+
+    // What ends while the controller is away is replaced when it is back at the latest, and told.
+    plane.kill_controller();
+    block_on(node.api().stop_job(&more[0].id)).unwrap();
+    plane.start_controller().unwrap();
+    plane
+        .wait_jobs(&shop, "the job that ended is known to be down", |jobs| {
+            jobs.iter().any(|job| job.uuid == more[0].uuid && job.state == Some(JobState::Down)).then_some(())
+        })
+        .unwrap();
+    plane.wait_up(&shop, "web", 5).unwrap();
+    plane.put_formation(&shop, &[("web", 0)]).unwrap();
+    plane.wait_jobs(&shop, "all are down", |jobs| (!jobs.iter().any(is_active)).then_some(())).unwrap();
+    assert_eq!(on_host(node), BTreeSet::new());
+    assert!(second.stop().unwrap().success());
+    drop(plane);
+    cluster.down().unwrap();
+}

@@ -33,6 +33,9 @@ impl Dice {
     }
 }
 
+/// Changes a plan for the worse.
+pub(super) type Break = fn(&World, &mut Vec<Action>);
+
 pub(super) struct Scheduler {
     pub(super) world: World,
     pub(super) alive: bool,
@@ -56,6 +59,8 @@ pub(super) struct Cluster {
     pub(super) log: Vec<String>,
     /// Compare every plan with a plan of everything.
     pub(super) compare: bool,
+    /// What is made of every plan: a rule that is broken on purpose.
+    pub(super) breaks: Option<Break>,
     /// What was ordered, in words.
     pub(super) ordered: Vec<Action>,
 }
@@ -82,6 +87,7 @@ impl Cluster {
             broken: Vec::new(),
             log: Vec::new(),
             compare: true,
+            breaks: None,
             ordered: Vec::new(),
         };
         for number in 1..=hosts {
@@ -152,7 +158,7 @@ impl Cluster {
             }
             loop {
                 let world = &self.schedulers[number].world;
-                let actions = plan(world, self.now);
+                let mut actions = plan(world, self.now);
                 if self.compare {
                     let mut all = world.clone();
                     all.mark_all();
@@ -160,6 +166,9 @@ impl Cluster {
                     if full != actions {
                         self.broken.push(format!("a full plan differs: {full:?} and not {actions:?}"));
                     }
+                }
+                if let Some(breaks) = self.breaks {
+                    breaks(world, &mut actions);
                 }
                 let requests: Vec<_> = actions.iter().filter_map(|action| Request::new(world, action)).collect();
                 self.watch_starts(number, &actions);
