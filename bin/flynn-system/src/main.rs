@@ -4,13 +4,16 @@
 
 #![forbid(unsafe_code)]
 
+mod blobstore;
 mod component;
 mod controller;
 mod logaggregator;
 mod postgres;
 mod router;
+mod scheduler;
 mod status;
 mod supervise;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Component {
+    /// Keeps files: slugs, layers of images, repositories
+    Blobstore,
     /// Serves the API of the cluster
     Controller,
     /// Runs a PostgreSQL server as a peer of its cluster
@@ -39,23 +44,39 @@ enum Component {
     Logaggregator,
     /// Proxies HTTP, HTTPS and TCP to the backends of services
     Router(Box<router::Options>),
+    /// Decides which jobs run on which hosts
+    Scheduler,
     /// Tells whether all components are well
     Status,
+    /// Carries out what the controller orders: deployments, deletions
+    Worker,
     /// What becomes of a process that a child has replaced
     #[command(name = supervise::NAME, hide = true)]
     Supervise,
 }
 
+/// The arguments, those of the router in one form.
+fn arguments() -> Vec<std::ffi::OsString> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    match arguments.get(1) {
+        Some(component) if component == "router" => arguments.into_iter().map(router::with_two_dashes).collect(),
+        _ => arguments,
+    }
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(arguments());
     let vars = |name: &str| std::env::var(name).ok();
     let ended = match arguments.component {
+        Component::Blobstore => blobstore::run().map(|()| ExitCode::SUCCESS),
         Component::Controller => controller::run().map(|()| ExitCode::SUCCESS),
         Component::Logaggregator => logaggregator::run().map(|()| ExitCode::SUCCESS),
         Component::Postgres(options) => postgres::run_peer(&options).map(|()| ExitCode::SUCCESS),
         Component::PostgresApi => postgres::run_provider().map(|()| ExitCode::SUCCESS),
         Component::Router(options) => router::run(&options, &vars),
+        Component::Scheduler => scheduler::run().map(|()| ExitCode::SUCCESS),
         Component::Status => status::run().map(|()| ExitCode::SUCCESS),
+        Component::Worker => worker::run().map(|()| ExitCode::SUCCESS),
         Component::Supervise => supervise::run(),
     };
     match ended {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::network;
 use crate::options::Ready;
 use crate::pool;
 use crate::process::{Process, ProcessId, in_namespaces, namespace};
+use crate::program::Program;
 use crate::programs;
 use crate::proxy::Target;
 use crate::record::{HostRecord, Record};
@@ -314,7 +315,7 @@ impl Host<'_> {
         env.remove("DISCOVERD");
         if record.movable_clock {
             let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-            anyhow::ensure!(std::path::Path::new(library).is_file(), "there is no {library}: run script/setup");
+            anyhow::ensure!(Path::new(library).is_file(), "there is no {library}: run script/setup");
             let clock = self.dir().join("etc/clock").display().to_string();
             let faketime = [
                 ("LD_PRELOAD", library),
@@ -498,6 +499,21 @@ impl Host<'_> {
         Ok(command)
     }
 
+    /// Starts one of our programs in the host's network, beside its daemon, with the machine's own files and only these
+    /// variables: a component of the platform without its container. Its output goes to `NAME.out` among the host's logs.
+    pub fn start_program(
+        &self,
+        name: &str,
+        program: &Path,
+        arguments: &[&str],
+        vars: &BTreeMap<&str, String>,
+    ) -> anyhow::Result<Program> {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.up()?.pid)).args(["--net", "--pid", "--"]);
+        command.arg(program).args(arguments).env_clear().envs(vars);
+        Program::start(command, &self.dir().join("log").join(format!("{name}.out")))
+    }
+
     /// Runs a command in the host and collects its output.
     pub fn exec<A: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = A>) -> anyhow::Result<Output> {
         let mut arguments = command.into_iter();
@@ -553,15 +569,18 @@ impl Host<'_> {
 
     pub(crate) fn log_files(&self) -> Vec<PathBuf> {
         let log = self.dir().join("log");
-        [self.dir().join("init.log"), log.join("daemon.out"), log.join("flynn-host.log")]
-            .into_iter()
-            .filter(|file| file.is_file())
-            .collect()
+        let mut files = vec![self.dir().join("init.log")];
+        let mut logs: Vec<_> =
+            std::fs::read_dir(log).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        logs.sort();
+        files.extend(logs.into_iter().filter(|file| file.extension().is_some_and(|end| end == "out" || end == "log")));
+        files.retain(|file| file.is_file());
+        files
     }
 }
 
 /// The host's disk, made the first time.
-fn make_disk(dir: &std::path::Path, bytes: u64) -> anyhow::Result<PathBuf> {
+fn make_disk(dir: &Path, bytes: u64) -> anyhow::Result<PathBuf> {
     let disk = dir.join("disk.img");
     if !disk.exists() {
         std::fs::File::create(&disk)?.set_len(bytes)?;

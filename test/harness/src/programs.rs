@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// Names a folder with `flynn-host`, `flynn-init` and `flynn-cluster` in it, instead of the folder of this program.
+/// Names a folder with `flynn-host`, `flynn-init`, `flynn-cluster` and `flynn-system` in it, instead of the folder of this program.
 const FOLDER_VAR: &str = "FLYNN_BIN_DIR";
 
 /// Folders where cargo may have put programs: that of this program, and those above it (tests are in `deps`).
@@ -35,10 +35,10 @@ pub(crate) fn host() -> anyhow::Result<PathBuf> {
     find("flynn-host", "flynn-host-bin")
 }
 
-/// The platform's components.
+/// The system components in one program.
 ///
 /// # Errors
-/// It was not built.
+/// When it was not built.
 pub fn system() -> anyhow::Result<PathBuf> {
     find("flynn-system", "flynn-system")
 }

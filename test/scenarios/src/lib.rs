@@ -9,6 +9,7 @@
 
 mod audit;
 mod cluster;
+pub mod control;
 mod image;
 mod jobs;
 mod lines;

@@ -154,7 +154,7 @@ impl Platform {
                 return Ok(());
             }
             let jobs = self.jobs(app).map_err(|err| format!("{err:#}"))?;
-            Err(jobs.iter().map(|job| format!("{} {:?} {:?}; ", job.kind, job.state, job.host_error)).collect())
+            Err(jobs.iter().map(|job| format!("{} {:?} {:?}; ", job.kind, job.state, job.host_error)).collect::<String>())
         })
     }
 
@@ -171,10 +171,11 @@ fn images() -> anyhow::Result<&'static Path> {
     if let Some(folder) = FOLDER.get() {
         return Ok(folder);
     }
-    let program = flynn_harness::system()?;
+    let program = flynn_harness::system_program()?;
     let programs = tempfile::tempdir().context("create a folder for programs")?;
-    let strip = Command::new("strip").arg("--strip-debug").arg("-o").arg(programs.path().join("flynn-system"));
-    let stripped = { strip }.arg(&program).status().context("run strip")?;
+    let mut strip = Command::new("strip");
+    strip.arg("--strip-debug").arg("-o").arg(programs.path().join("flynn-system")).arg(&program);
+    let stripped = strip.status().context("run strip")?;
     ensure!(stripped.success(), "strip {} failed", program.display());
     let config = Config { programs_dir: Some(programs.path().to_owned()), ..image::config() };
     let builder = flynn_image::Builder::new(config);

@@ -1,17 +1,19 @@
 //! A router with its sources and registrations: everything between start and end, but for the listening sockets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use flynn_acme::Engine;
 use flynn_discoverd_client::{Client, Registration};
-use flynn_router::source::{discoverd, file};
-use flynn_router::{Page, Router, Serving, Settings, Sockets};
+use flynn_handover::Control;
+use flynn_router::source::discoverd;
+use flynn_router::{Former, Page, Router, Serving, Settings, Sockets};
 use flynn_telemetry::Metrics;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::{Options, Vars, acme, registration};
+use super::{Options, Vars, acme, registration, routes};
 
 /// How long the backends of all services are waited for. Without them a router that was alone would answer 503 anyway.
 const BACKENDS_LIMIT: Duration = Duration::from_secs(5);
@@ -42,24 +44,29 @@ impl<'a> Setup<'a> {
 
 impl Instance {
     /// Takes routes and backends in, and then connections.
-    pub(super) async fn start(setup: &Setup<'_>, sockets: Sockets) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        setup: &Setup<'_>,
+        sockets: Sockets,
+        former: Option<Arc<Former>>,
+    ) -> anyhow::Result<Self> {
         let metrics = Metrics::new("flynn_router");
         let router = Router::new(setup.settings.clone(), &metrics);
+        if let Some(former) = former {
+            router.replaces(former);
+        }
         let mut sources = JoinSet::new();
         // Before the routes: the first connection, and who takes over from another router, has what is issued already.
         let automatic = match setup.options.acme.automatic(&setup.vars, &setup.settings)? {
             Some(automatic) => Some((acme::open(&automatic, &router).await?, automatic)),
             None => None,
         };
-        // A file that is wrong at the start is a mistake of who starts us; later the last good state goes on.
-        router.changes().send(file::read(&setup.options.routes).await?).await.context("take in the first routes")?;
-        sources.spawn(file::follow(setup.options.routes.clone(), router.changes()));
         let servers = (setup.vars)("DISCOVERD");
         let discovery = servers.map(|servers| Client::from_list(&servers).context("read DISCOVERD")).transpose()?;
         if let Some(client) = &discovery {
             sources.spawn(discoverd::follow(client.clone(), router.interest(), router.changes()));
         }
-        router.synced().await;
+        let origin = setup.options.routes.origin(setup.vars)?;
+        routes::start(origin, discovery.as_ref(), &router, &mut sources).await?;
         if discovery.is_some() && tokio::time::timeout(BACKENDS_LIMIT, router.complete()).await.is_err() {
             warn!("discoverd does not tell the backends of all services, serving without them");
         }
@@ -83,6 +90,16 @@ impl Instance {
         if let Some(client) = &self.discovery {
             self.registrations = registration::register(client, &self.serving, vars);
         }
+    }
+
+    /// Hears what the process that this one has replaced does not use any more.
+    pub(super) fn hear(&mut self, control: Arc<Control>, former: Arc<Former>) {
+        self.sources.spawn(async move {
+            while let Some(backend) = control.released().await {
+                former.released(backend);
+            }
+            former.done();
+        });
     }
 
     /// Ends for good.

@@ -7,11 +7,13 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use flynn_handover::{Control, MeetingPoint, notify};
-use flynn_router::Sockets;
+use flynn_router::{Former, Sockets};
+use futures_util::StreamExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -78,16 +80,24 @@ pub(super) async fn run(options: &Options, vars: Vars<'_>, program: &Path) -> an
     };
     // With nobody there before, who comes now has to wait for us; else for the one whose path it still is.
     let mut point = if predecessor.is_none() { meeting_point()? } else { None };
-    let mut former: Option<Control> = None;
+    let mut former: Option<Arc<Control>> = None;
     // Routers of this process that have handed over and still have connections.
     let mut ending = JoinSet::new();
     loop {
-        let mut instance = Instance::start(&setup, Sockets::inherited(std::mem::take(&mut sockets))).await?;
-        if let Some(predecessor) = predecessor.take() {
+        let used_there = predecessor.is_some().then(|| Arc::new(Former::default()));
+        let inherited_sockets = Sockets::inherited(std::mem::take(&mut sockets));
+        let mut instance = tokio::select! {
+            instance = Instance::start(&setup, inherited_sockets, used_there.clone()) => instance?,
+            // There may be no routes for a long time.
+            () = signals.end() => return Ok(End::Done),
+        };
+        if let (Some(predecessor), Some(used_there)) = (predecessor.take(), used_there) {
             let (control, told) = predecessor.serving().await;
             if let Err(err) = told {
                 warn!(err = &err as &dyn std::error::Error, "the former process ended while this one took over");
             }
+            let control = Arc::new(control);
+            instance.hear(Arc::clone(&control), used_there);
             former = Some(control);
         }
         notify("READY=1");
@@ -196,6 +206,7 @@ impl Leave<'_> {
         let cut_off = instance.serving.cut_off();
         // Of a worker that stands still nothing more is to be expected.
         let mut is_hurried = instance.serving.stalled().is_cancelled();
+        let mut drained = pin!(instance.serving.drained());
         ending.spawn(instance.hand_over());
         info!("another process takes the connections");
         if let Err(err) = control.yielded().await {
@@ -213,9 +224,15 @@ impl Leave<'_> {
                     }
                     return Left::Abandoned(kept);
                 }
+                Some(backend) = drained.next() => {
+                    let _ = control.release(&backend).await; // it may be gone
+                }
                 () = proven.as_mut(), if !kept.is_empty() => kept.clear(),
                 () = hurry.as_mut(), if is_hurried && !cut_off.is_cancelled() => cut_off.cancel(),
                 left = ending.join_next() => match left {
+                    Some(_) if ending.is_empty() => {
+                        let _ = control.done().await; // it may be gone
+                    }
                     Some(_) => {}
                     None if is_told && !is_parent => return Left::Told,
                     None if is_parent => return Left::Done,

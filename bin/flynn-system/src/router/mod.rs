@@ -5,6 +5,7 @@ mod instance;
 mod lifetime;
 mod options;
 mod registration;
+mod routes;
 mod successor;
 
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use anyhow::Context as _;
 use flynn_telemetry::LogConfig;
 
 pub(crate) use options::Options;
+pub(crate) use routes::with_two_dashes;
 
 use crate::supervise;
 

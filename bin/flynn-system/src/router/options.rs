@@ -11,13 +11,13 @@ use ipnet::IpNet;
 use tracing::warn;
 
 use super::acme::AcmeOptions;
+use super::routes::RouteOptions;
 
 /// Options of the router; what they leave open, variables say.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// JSON file with routes and services, watched for changes
-    #[arg(long, value_name = "FILE")]
-    pub(crate) routes: PathBuf,
+    #[command(flatten)]
+    pub(crate) routes: RouteOptions,
     /// Plain HTTP port; DEFAULT_HTTP_PORT wins, 0 there disables it
     #[arg(long, default_value_t = 8080)]
     http_port: u16,
@@ -27,6 +27,12 @@ pub(crate) struct Options {
     /// Address of TCP routes [default: LISTEN_IP]
     #[arg(long)]
     tcp_ip: Option<IpAddr>,
+    /// Accepted, as existing releases say it: ports of TCP routes are opened as routes come
+    #[arg(long, hide = true)]
+    tcp_range_start: Option<u16>,
+    /// Like the other end of the range
+    #[arg(long, hide = true)]
+    tcp_range_end: Option<u16>,
     /// PEM file of the default certificate's chain; wins over TLSCERT
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,

@@ -151,6 +151,35 @@ fn an_idle_connection_is_answered_after_the_router_was_replaced() {
 }
 
 #[test]
+fn k6_a_backend_is_drained_when_the_former_process_has_answered_too() {
+    let (slow, other) = (Backend::start("slow"), Backend::start("other"));
+    let router = Router::start(&[], &[]);
+    let draining = |backends: &[&Backend]| {
+        let mut document = routes(backends, &[]);
+        document["routes"][0]["drain_backends"] = true.into();
+        router.write(&document);
+    };
+    draining(&[&slow]);
+    until("the backend answers", || router.get().ends_with("slow").then_some(()));
+    // Its tunnel stays with the process that is replaced.
+    let mut tunnel = connect(router.http);
+    tunnel.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").expect("sent");
+    let mut answer = [0; 512];
+    let length = tunnel.read(&mut answer).expect("an answer");
+    assert!(answer[..length].starts_with(b"HTTP/1.1 101 "));
+    router.replace();
+    let mut events = router.events("backend-up,backend-down,backend-drained");
+    assert_eq!(events.next(), format!("backend-up {}", slow.address()));
+    draining(&[&other]);
+    let mut said: Vec<String> = (0..2).map(|_| events.next()).collect();
+    said.sort();
+    assert_eq!(said, [format!("backend-down {}", slow.address()), format!("backend-up {}", other.address())]);
+    assert_eq!(events.within(Duration::from_millis(500)), None, "the tunnel is in use");
+    drop(tunnel);
+    assert_eq!(events.next(), format!("backend-drained {}", slow.address()));
+}
+
+#[test]
 fn tcp_routes_are_handed_over_too() {
     let backend = Backend::start("backend 1");
     let mut router = Router::start(&[&backend], &[]);

@@ -1,7 +1,7 @@
 //! The program under test, and waiting for it.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -92,6 +92,7 @@ pub(crate) struct Router {
     pub(crate) certificate: Certificate,
     pub(crate) http: u16,
     pub(crate) https: u16,
+    api: u16,
     arguments: Vec<String>,
 }
 
@@ -113,7 +114,7 @@ impl Router {
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         write_routes(&folder.path().join("routes.json"), &routes(backends, &[]));
         let program = spawn(&folder, &all);
-        let this = Self { program, folder, certificate, http, https, arguments: all };
+        let this = Self { program, folder, certificate, http, https, api, arguments: all };
         this.wait_until_it_serves();
         this
     }
@@ -155,6 +156,13 @@ impl Router {
         answer
     }
 
+    /// Events of these kinds, of the process that serves.
+    pub(crate) fn events(&self, kinds: &str) -> Events {
+        let mut stream = connect(self.api);
+        write!(stream, "GET /events?types={kinds} HTTP/1.1\r\nHost: router\r\n\r\n").expect("the router reads");
+        Events(BufReader::new(stream))
+    }
+
     pub(crate) fn write(&self, routes: &serde_json::Value) {
         write_routes(&self.routes_file(), routes);
     }
@@ -169,6 +177,33 @@ impl Router {
 
     pub(crate) fn tls_address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.https))
+    }
+}
+
+/// Events of backends, as `backend-up 10.0.0.1:80`.
+pub(crate) struct Events(BufReader<TcpStream>);
+
+impl Events {
+    pub(crate) fn next(&mut self) -> String {
+        self.within(limit()).expect("an event comes")
+    }
+
+    /// The next event, if it comes in this time.
+    pub(crate) fn within(&mut self, time: Duration) -> Option<String> {
+        self.0.get_ref().set_read_timeout(Some(time)).expect("a limit");
+        loop {
+            let mut line = String::new();
+            match self.0.read_line(&mut line) {
+                Ok(length) => assert!(length > 0, "the stream goes on"),
+                Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => return None,
+                Err(err) => panic!("{err}"),
+            }
+            if let Some(data) = line.strip_prefix("data: ") {
+                let event: serde_json::Value = serde_json::from_str(data).expect("an event");
+                let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+                return Some(format!("{} {}", text(&event["event"]), text(&event["backend"]["addr"])));
+            }
+        }
     }
 }
 

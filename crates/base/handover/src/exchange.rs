@@ -5,6 +5,7 @@
 //! new ◄── sockets… ── end ─── old
 //! new ── serving ───────────► old   stops taking connections
 //! new ◄── yours ───────────── old   ends what it has
+//! new ◄── released… ── done ─ old   what it has ended, one by one
 //! new ── passed on ─────────► old   when the new one is replaced in its turn
 //! ```
 //!
@@ -22,6 +23,9 @@ const END: &[u8] = b"end";
 const SERVING: &[u8] = b"serving";
 const YOURS: &[u8] = b"yours";
 const PASSED_ON: &[u8] = b"passed on";
+/// Followed by what it is.
+const RELEASED: &[u8] = b"released ";
+const DONE: &[u8] = b"done";
 
 /// How long the new process may take until it serves.
 const SERVE_LIMIT: Duration = Duration::from_secs(120);
@@ -74,6 +78,36 @@ impl Control {
     /// When the old process is gone.
     pub async fn passed_on(&self) -> Result<(), HandoverError> {
         Ok(self.send(PASSED_ON, &[]).await?)
+    }
+
+    /// Tells the new process, as the old one after it has yielded, of something that it does not use any more; both
+    /// know it by the same name of at most 200 bytes.
+    ///
+    /// # Errors
+    /// When the new process is gone.
+    pub async fn release(&self, what: &str) -> Result<(), HandoverError> {
+        Ok(self.send(&[RELEASED, what.as_bytes()].concat(), &[]).await?)
+    }
+
+    /// Tells the new process, as the old one, that nothing is used here any more.
+    ///
+    /// # Errors
+    /// When the new process is gone.
+    pub async fn done(&self) -> Result<(), HandoverError> {
+        Ok(self.send(DONE, &[]).await?)
+    }
+
+    /// What the old process has released, as the new one; `None` when it uses nothing any more, or is gone.
+    pub async fn released(&self) -> Option<String> {
+        while let Ok(Some((said, _))) = self.receive().await {
+            if said == DONE {
+                break;
+            }
+            if let Some(what) = said.strip_prefix(RELEASED) {
+                return Some(String::from_utf8_lossy(what).into_owned());
+            }
+        }
+        None
     }
 
     /// Waits, as the old process, until the new one ends without having passed the sockets on: then nobody serves.
@@ -177,6 +211,19 @@ mod tests {
         let mut byte = [0];
         listener.accept().unwrap().0.read_exact(&mut byte).unwrap();
         assert_eq!(byte, *b"x");
+    }
+
+    #[tokio::test]
+    async fn what_the_old_process_ends_is_told_one_by_one() {
+        let (old, new) = pair();
+        for what in ["10.0.0.1:80 job", ""] {
+            old.release(what).await.unwrap();
+            assert_eq!(new.released().await.as_deref(), Some(what));
+        }
+        old.done().await.unwrap();
+        assert_eq!(new.released().await, None);
+        drop(old);
+        assert_eq!(new.released().await, None);
     }
 
     #[tokio::test]

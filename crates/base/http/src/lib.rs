@@ -22,7 +22,7 @@ mod stall;
 mod status;
 
 pub use backoff::Backoff;
-pub use client::{Client, ClientError, Download, Follow, Followed, Hijacked, path_segment};
+pub use client::{Addresses, Client, ClientError, Download, Follow, Followed, Hijacked, path_segment};
 pub use events::{Item, sse, sse_every, sse_items, wants_events};
 pub use extract::{Json, MAX_BODY};
 pub use failure::Failure;

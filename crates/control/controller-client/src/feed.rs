@@ -8,15 +8,32 @@ use flynn_http::{Backoff, ClientError};
 use flynn_types::controller::{ExpandedFormation, Sink, Volume};
 use flynn_types::time::GoTime;
 use futures_util::{Stream, StreamExt as _};
-use serde::de::DeserializeOwned;
-use tracing::debug;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
+use tracing::{debug, warn};
 
 /// An object of a feed.
 pub trait Listed: DeserializeOwned + Send + 'static {
     /// When it changed last.
     fn updated_at(&self) -> GoTime;
-    /// Whether it is no object but the end of the list that a feed begins with.
-    fn ends_list(&self) -> bool;
+    /// Whether this is no object but the end of the list that a feed begins with.
+    fn ends_list(head: &Head) -> bool;
+}
+
+/// What tells an object from the end of a list: that one has fields without values, which no object has.
+#[derive(Deserialize)]
+pub struct Head {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    app: Option<IgnoredAny>,
+}
+
+impl Head {
+    fn is_unnamed(&self) -> bool {
+        self.id.as_ref().is_none_or(String::is_empty)
+    }
 }
 
 impl Listed for ExpandedFormation {
@@ -24,8 +41,8 @@ impl Listed for ExpandedFormation {
         self.updated_at
     }
 
-    fn ends_list(&self) -> bool {
-        self.app.is_none()
+    fn ends_list(head: &Head) -> bool {
+        head.app.is_none()
     }
 }
 
@@ -34,8 +51,8 @@ impl Listed for Volume {
         self.updated_at.unwrap_or_default()
     }
 
-    fn ends_list(&self) -> bool {
-        self.id.is_empty()
+    fn ends_list(head: &Head) -> bool {
+        head.is_unnamed()
     }
 }
 
@@ -44,8 +61,8 @@ impl Listed for Sink {
         self.updated_at.unwrap_or_default()
     }
 
-    fn ends_list(&self) -> bool {
-        self.id.is_empty()
+    fn ends_list(head: &Head) -> bool {
+        head.is_unnamed()
     }
 }
 
@@ -57,14 +74,14 @@ pub enum Fed<T> {
     Current,
 }
 
-type Items<T> = Pin<Box<dyn Stream<Item = Result<T, ClientError>> + Send>>;
+type Items = Pin<Box<dyn Stream<Item = Result<Box<RawValue>, ClientError>> + Send>>;
 
 /// The items of a list, then its changes. A stream that breaks is opened again.
 pub struct Feed<T> {
     http: flynn_http::Client,
     path: &'static str,
     since: GoTime,
-    items: Option<Items<T>>,
+    items: Option<Items>,
     backoff: Backoff,
     kind: PhantomData<fn() -> T>,
 }
@@ -89,11 +106,17 @@ impl<T: Listed> Feed<T> {
             match items.next().await {
                 Some(Ok(item)) => {
                     self.backoff.reset();
-                    if item.ends_list() {
-                        return Fed::Current;
+                    match read::<T>(&item) {
+                        Ok(Fed::Item(item)) => {
+                            self.since = self.since.max(item.updated_at());
+                            return Fed::Item(item);
+                        }
+                        Ok(Fed::Current) => return Fed::Current,
+                        // Only itself must fail: all others are behind it.
+                        Err(err) => {
+                            warn!(path = self.path, %err, item = item.get(), "an object makes no sense and is left out")
+                        }
                     }
-                    self.since = self.since.max(item.updated_at());
-                    return Fed::Item(item);
                 }
                 Some(Err(err)) => self.broke(&err.to_string()).await,
                 None => self.broke("the server ended it").await,
@@ -106,6 +129,13 @@ impl<T: Listed> Feed<T> {
         self.items = None;
         tokio::time::sleep(self.backoff.pause()).await;
     }
+}
+
+fn read<T: Listed>(item: &RawValue) -> serde_json::Result<Fed<T>> {
+    if T::ends_list(&serde_json::from_str(item.get())?) {
+        return Ok(Fed::Current);
+    }
+    serde_json::from_str(item.get()).map(Fed::Item)
 }
 
 #[cfg(test)]
@@ -160,5 +190,17 @@ mod tests {
             assert_eq!(feed.next().await, expected);
         }
         assert_eq!(asked.lock().unwrap()[..2], ["0001-01-01T00:00:00Z", "2026-01-01T00:00:02Z"]);
+    }
+
+    #[test]
+    fn the_end_of_a_list_is_told_from_objects_and_from_nonsense() {
+        let read_volume = |text: &str| {
+            let raw: Box<RawValue> = serde_json::from_str(text).unwrap();
+            read::<Volume>(&raw).map(|fed| matches!(fed, Fed::Current))
+        };
+        // As the controller sends it: neither is a type or a state.
+        assert!(read_volume(r#"{"id":"","host_id":"","type":"","state":""}"#).unwrap());
+        assert!(!read_volume(r#"{"id":"1","host_id":"host1","type":"data","state":"created"}"#).unwrap());
+        read_volume(r#"{"id":"1","host_id":"host1","type":"tape","state":"created"}"#).unwrap_err();
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::frames::{self, Broken};
-use crate::message::Message;
+use crate::message::{Message, Rejected};
 use crate::store::Store;
 
 /// Most connections at once: each host has one. More wait in the listener's queue.
@@ -65,18 +65,19 @@ async fn connection(stream: TcpStream, peer: SocketAddr, store: Arc<Store>) {
 }
 
 async fn read(mut stream: impl AsyncRead + Unpin, peer: SocketAddr, store: &Store) -> io::Result<()> {
-    let mut messages = Frames::default();
+    let (mut frames, mut complained) = (Frames::default(), false);
     loop {
-        let ended = messages.fill(&mut stream).await?;
-        let taken = messages.take();
-        let rejected = taken.as_ref().map_or(0, |taken| taken.rejected);
-        if rejected > 0 && !std::mem::replace(&mut messages.complained, true) {
-            let reason = messages.reason.take().unwrap_or_default();
-            warn!(%peer, reason, "messages are rejected");
+        let ended = frames.fill(&mut stream).await?;
+        let taken = frames.take();
+        if let (Some(reason), false) = (taken.rejected, complained) {
+            complained = true; // once for each connection
+            warn!(%peer, %reason, "messages are rejected");
         }
-        store.insert(taken.map_err(io::Error::other)?.messages);
-        if ended {
-            return Ok(());
+        store.insert(taken.messages);
+        match taken.broken {
+            Some(broken) => return Err(io::Error::new(io::ErrorKind::InvalidData, broken)),
+            None if ended => return Ok(()),
+            None => {}
         }
     }
 }
@@ -85,16 +86,15 @@ async fn read(mut stream: impl AsyncRead + Unpin, peer: SocketAddr, store: &Stor
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     buffer: BytesMut,
-    /// Why the first message was rejected that was.
-    reason: Option<String>,
-    complained: bool,
 }
 
-/// Messages, and how many were rejected.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) messages: Vec<Message>,
-    pub(crate) rejected: usize,
+    /// Why the first message was rejected that was.
+    pub(crate) rejected: Option<Rejected>,
+    /// Why nothing can be read behind these messages.
+    pub(crate) broken: Option<Broken>,
 }
 
 impl Frames {
@@ -114,17 +114,15 @@ impl Frames {
     }
 
     /// All whole messages that are there.
-    pub(crate) fn take(&mut self) -> Result<Taken, Broken> {
+    pub(crate) fn take(&mut self) -> Taken {
         let mut taken = Taken::default();
-        while let Some(frame) = frames::next(&mut self.buffer)? {
-            match Message::parse(&frame) {
-                Ok(message) => taken.messages.push(message),
-                Err(reason) => {
-                    taken.rejected += 1;
-                    self.reason.get_or_insert_with(|| reason.to_string());
-                }
+        loop {
+            match frames::next(&mut self.buffer).map(|frame| frame.map(|frame| Message::parse(&frame))) {
+                Ok(Some(Ok(message))) => taken.messages.push(message),
+                Ok(Some(Err(reason))) => taken.rejected = taken.rejected.or(Some(reason)),
+                Ok(None) => return taken,
+                Err(broken) => return Taken { broken: Some(broken), ..taken },
             }
         }
-        Ok(taken)
     }
 }

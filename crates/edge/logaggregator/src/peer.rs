@@ -61,7 +61,10 @@ async fn load_leaders(
     let (mut frames, mut messages) = (Frames::default(), 0);
     while let Some(bytes) = download.bytes.next().await {
         frames.extend(&bytes?);
-        let taken = frames.take()?;
+        let taken = frames.take();
+        if let Some(broken) = taken.broken {
+            return Err(broken.into());
+        }
         messages += taken.messages.len();
         store.insert(taken.messages);
     }

@@ -33,21 +33,29 @@ pub(crate) fn api(shared: Arc<Shared>, metrics: Metrics, version: &str) -> Route
 }
 
 async fn status(State(api): State<Api>) -> Response {
-    let reason = match (api.shared.snapshot.load().synced, api.shared.is_draining()) {
-        (false, _) => Some("the routes are not known yet"),
-        (true, true) => Some("the router is ending"),
-        (true, false) => None,
-    };
+    let reason = trouble(&api.shared);
     let mut data = serde_json::json!({
         "status": if reason.is_none() { "healthy" } else { "unhealthy" },
         "version": &*api.version,
     });
+    let status = if reason.is_none() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
     if let Some(reason) = reason {
         data["detail"] = serde_json::json!({ "reason": reason });
     }
     let text = serde_json::to_string_pretty(&serde_json::json!({ "data": data })).unwrap_or_default() + "\n";
-    let status = if reason.is_none() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
     (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// What an operator should know, if anything.
+fn trouble(shared: &Shared) -> Option<String> {
+    if !shared.snapshot.load().synced {
+        return Some("the routes are not known yet".into());
+    }
+    if shared.is_draining() {
+        return Some("the router is ending".into());
+    }
+    let absent = shared.contact.lost_for().filter(|lost| *lost >= shared.settings.limits.controller_absence)?;
+    Some(format!("no controller has answered for {} s: routes may be old", absent.as_secs()))
 }
 
 async fn figures(State(api): State<Api>) -> impl IntoResponse {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use flynn_types::router::{Route, StreamEvent, StreamEventKind};
@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::task::TaskTracker;
 
+use crate::former::Former;
 use crate::service::{Backend, Members};
 
 /// Events that a subscriber may be behind; who is further behind is disconnected and has to begin anew.
@@ -24,6 +25,8 @@ pub(crate) struct Events {
     state: Mutex<State>,
     live: broadcast::Sender<StreamEvent>,
     drains: TaskTracker,
+    /// Set before the router serves.
+    former: OnceLock<Arc<Former>>,
 }
 
 #[derive(Default)]
@@ -37,7 +40,28 @@ struct State {
 impl Events {
     pub(crate) fn new() -> Arc<Self> {
         let (live, _) = broadcast::channel(BACKLOG);
-        Arc::new(Self { state: Mutex::default(), live, drains: TaskTracker::new() })
+        Arc::new(Self { state: Mutex::default(), live, drains: TaskTracker::new(), former: OnceLock::new() })
+    }
+
+    /// Backends count as drained when this process has released them too.
+    pub(crate) fn replaces(&self, former: Arc<Former>) {
+        let _ = self.former.set(former); // there is one at most
+    }
+
+    /// Names of backends as they are drained here, from now on.
+    pub(crate) fn drained(&self) -> impl Stream<Item = String> + Send + use<> {
+        futures_util::stream::unfold(self.live.subscribe(), |mut live| async move {
+            loop {
+                match live.recv().await {
+                    Ok(StreamEvent { event: StreamEventKind::BackendDrained, backend: Some(backend), .. }) => {
+                        return Some((name(&backend.addr, &backend.job_id), live));
+                    }
+                    // What was missed is released with the process's end.
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        })
     }
 
     /// A route is new or changed.
@@ -94,6 +118,9 @@ impl Events {
         self.drains.spawn(async move {
             tokio::time::sleep(SETTLE).await;
             backend.drained().await;
+            if let Some(former) = events.former.get() {
+                former.has_released(&name(&backend.address.to_string(), &backend.instance.job_id)).await;
+            }
             events.publish(event(StreamEventKind::BackendDrained, &service, &backend));
         });
     }
@@ -131,6 +158,11 @@ impl Events {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Names a backend in another process; a job has one address for as long as it runs.
+fn name(address: &str, job_id: &str) -> String {
+    format!("{address} {job_id}")
 }
 
 fn event(kind: StreamEventKind, service: &str, backend: &Backend) -> StreamEvent {

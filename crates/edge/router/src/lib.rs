@@ -23,6 +23,7 @@ pub mod balance;
 mod control;
 pub mod cookie;
 mod events;
+mod former;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod guard;
@@ -48,6 +49,7 @@ mod watchdog;
 mod worker;
 
 pub use cookie::{CookieKey, InvalidCookieKey};
+pub use former::Former;
 pub use route::InvalidRoute;
 pub use router::{ListenError, Router, Serving};
 pub use settings::{HttpPort, Limits, Settings};

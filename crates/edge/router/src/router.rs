@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use flynn_http::ServerOptions;
 use flynn_telemetry::Metrics;
+use futures_util::Stream;
 use rustls::server::ProducesTickets;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -19,12 +20,14 @@ use tracing::{info, warn};
 use crate::api::api;
 use crate::control::{Control, Views};
 use crate::events::Events;
+use crate::former::Former;
 use crate::guard::Crowd;
 use crate::listen::Port;
 use crate::metrics::RouterMetrics;
 use crate::settings::Settings;
 use crate::shared::{Drain, Shared, Snapshot};
 use crate::sockets::Sockets;
+use crate::source::controller::Contact;
 use crate::source::{CHANGES, Changes, Domains, Interest};
 use crate::tls::Tickets;
 use crate::watchdog::{Pulse, Watchdog};
@@ -64,6 +67,7 @@ impl Router {
             metrics: RouterMetrics::new(metrics),
             events: Events::new(),
             crowd: Crowd::new(),
+            contact: Arc::default(),
             drain: OnceLock::new(),
             https_port: OnceLock::new(),
             draining: CancellationToken::new(),
@@ -78,6 +82,11 @@ impl Router {
     /// Where sources send what they know.
     pub fn changes(&self) -> Changes {
         self.changes.clone()
+    }
+
+    /// Where a source tells whether it hears the controller; the status shows it.
+    pub fn contact(&self) -> Arc<Contact> {
+        Arc::clone(&self.shared.contact)
     }
 
     /// The services that routes name, for a source of backends.
@@ -106,6 +115,11 @@ impl Router {
     pub async fn complete(&self) {
         let mut complete = self.views.complete.clone();
         let _ = complete.wait_for(|complete| *complete).await;
+    }
+
+    /// This router replaces another process, which may have requests in flight for a while.
+    pub fn replaces(&self, former: Arc<Former>) {
+        self.shared.events.replaces(former);
     }
 
     /// Opens all ports and serves. `version` is what the status tells, `sockets` are those that are there already.
@@ -214,6 +228,11 @@ impl Serving {
         self.router.changes()
     }
 
+    /// Where a source tells whether it hears the controller.
+    pub fn contact(&self) -> Arc<Contact> {
+        self.router.contact()
+    }
+
     /// The domains whose certificates routes want to be automatic.
     pub fn automatic_domains(&self) -> Domains {
         self.router.automatic_domains()
@@ -222,6 +241,11 @@ impl Serving {
     /// Tells whenever changes have been applied: requests that come later see them.
     pub fn applied(&self) -> watch::Receiver<()> {
         self.router.views.changed.clone()
+    }
+
+    /// Tells names of backends that are down as their last request here has ended, for a process that replaces this one.
+    pub fn drained(&self) -> impl Stream<Item = String> + Send + use<> {
+        self.router.shared.events.drained()
     }
 
     /// The listening sockets, for the process that replaces this one.

@@ -50,6 +50,8 @@ pub struct Limits {
     pub response_pause: Duration,
     /// Silence of the API's event stream after which a comment is sent.
     pub event_keep_alive: Duration,
+    /// Absence of the controller after which the status says that routes may be old.
+    pub controller_absence: Duration,
 }
 
 impl Default for Limits {
@@ -75,6 +77,7 @@ impl Default for Limits {
             body_least: 1024,
             response_pause: Duration::from_secs(300),
             event_keep_alive: Duration::from_secs(30),
+            controller_absence: Duration::from_secs(120),
         }
     }
 }

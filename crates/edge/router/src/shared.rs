@@ -12,6 +12,7 @@ use crate::guard::Crowd;
 use crate::metrics::RouterMetrics;
 use crate::route::{HttpRoute, TcpRoute};
 use crate::settings::Settings;
+use crate::source::controller::Contact;
 use crate::table::Table;
 use crate::tls::Challenges;
 
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: RouterMetrics,
     pub(crate) events: Arc<Events>,
     pub(crate) crowd: Arc<Crowd>,
+    /// With the controller, where routes come from there.
+    pub(crate) contact: Arc<Contact>,
     /// How the router ends; set before `draining` is cancelled.
     pub(crate) drain: OnceLock<Drain>,
     /// The default port of HTTPS, as soon as it is bound.

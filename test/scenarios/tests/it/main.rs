@@ -6,6 +6,7 @@ mod daemons_are_replaced;
 mod daemons_die;
 mod disks_fill_up;
 mod disks_stall;
+mod formations_run;
 mod hosts_are_cut_off;
 mod hosts_join_and_leave;
 mod one_host_runs_jobs;

@@ -18,6 +18,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tower_service::Service;
 
+use super::names::Names;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest TLS handshake, and so a whole connect.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,7 +28,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Connector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Names>,
     /// Authorities to trust; `None` is the system's.
     roots: Option<Arc<[CertificateDer<'static>]>>,
     /// Made when it is first needed: few clients ever do.
@@ -34,8 +36,8 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(roots: Option<Vec<CertificateDer<'static>>>) -> Self {
-        let mut tcp = HttpConnector::new();
+    pub(super) fn new(names: Names, roots: Option<Vec<CertificateDer<'static>>>) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(names);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_nodelay(true);

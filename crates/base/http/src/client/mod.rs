@@ -4,6 +4,7 @@ mod connector;
 mod error;
 mod follow;
 mod hijacked;
+mod names;
 mod streams;
 
 use std::time::Duration;
@@ -24,10 +25,12 @@ use tokio::time::Instant;
 use crate::Backoff;
 use connector::Connector;
 use error::{connect_error, read, success};
+use names::Names;
 
 pub use error::ClientError;
 pub use follow::{Follow, Followed};
 pub use hijacked::Hijacked;
+pub use names::Addresses;
 pub use streams::Download;
 
 /// Longest wait for an answer's headers where the caller sets none.
@@ -71,12 +74,17 @@ impl Client {
     /// A client of the server at `base`, such as `http://10.0.0.1:1113`. Servers of `https` need a certificate that
     /// the system trusts.
     pub fn new(base: &str) -> Self {
-        Self::with_connector(base, Connector::new(None))
+        Self::with_connector(base, Connector::new(Names::of_system(), None))
     }
 
     /// Like [`Client::new`], trusting these authorities and no others.
     pub fn with_roots(base: &str, roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
-        Self::with_connector(base, Connector::new(Some(roots.into_iter().collect())))
+        Self::with_connector(base, Connector::new(Names::of_system(), Some(roots.into_iter().collect())))
+    }
+
+    /// Like [`Client::new`], with a way of its own to the addresses of names; where that gives `None`, the system's.
+    pub fn with_lookup(base: &str, lookup: impl Fn(&str) -> Option<Addresses> + Send + Sync + 'static) -> Self {
+        Self::with_connector(base, Connector::new(Names::with(lookup), None))
     }
 
     fn with_connector(base: &str, connector: Connector) -> Self {
@@ -146,6 +154,12 @@ impl Client {
     /// GET, the answer as JSON.
     pub async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.exchange(Method::GET, path, None).await
+    }
+
+    /// GET, the answer as text; what is no UTF-8 is replaced.
+    pub async fn get_text(&self, path: &str) -> Result<String, ClientError> {
+        let (_, bytes) = self.collect(Method::GET, path, None).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Sends JSON, reads JSON.

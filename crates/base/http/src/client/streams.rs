@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::success;
 use super::{Client, ClientError, Hijacked};
+use crate::Item;
 use crate::parser::{EventParser, RawEvent};
 
 /// Silence after which an event stream counts as broken: servers send something every 30 s.
@@ -37,9 +38,22 @@ impl Client {
         &self,
         path: &str,
     ) -> Result<impl Stream<Item = Result<T, ClientError>> + Send + Unpin + use<T>, ClientError> {
+        let items = self.events_after(path, None).await?;
+        Ok(items.map(|item| item.map(|item| item.data)))
+    }
+
+    /// Like [`Client::events`], after the event that had this id, with the ids to resume after next time.
+    pub async fn events_after<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        last_id: Option<&str>,
+    ) -> Result<impl Stream<Item = Result<Item<T>, ClientError>> + Send + Unpin + use<T>, ClientError> {
         let url = self.url(path);
-        let events = self.raw_events(&url, None).await?;
-        Ok(events.map(move |event| decode(&event?, &url)))
+        let events = self.raw_events(&url, last_id).await?;
+        Ok(events.map(move |event| {
+            let event = event?;
+            Ok(Item { data: decode(&event, &url)?, id: event.id })
+        }))
     }
 
     pub(super) async fn raw_events(&self, url: &str, last_id: Option<&str>) -> Result<RawEvents, ClientError> {

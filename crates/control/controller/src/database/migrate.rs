@@ -6,10 +6,11 @@ use sqlx::{Connection as _, PgConnection, Row as _, raw_sql};
 const BASELINE: i64 = 49;
 
 /// Ours, in order. Ids up to 99 belong to the Go implementation and its forks.
-const MIGRATIONS: [(i64, &str); 3] = [
+const MIGRATIONS: [(i64, &str); 4] = [
     (1000, include_str!("../../migrations/1000_managed_certificates.sql")),
     (1001, include_str!("../../migrations/1001_events_in_commit_order.sql")),
     (1002, include_str!("../../migrations/1002_limits.sql")),
+    (1003, include_str!("../../migrations/1003_deployments.sql")),
 ];
 
 /// Why a database cannot be used.

@@ -28,7 +28,7 @@ async fn an_empty_database_gets_the_go_schema_and_ours() {
     let controller = Controller::start().await;
     controller.get("/apps").await;
     let ids = ids(&controller.database).await;
-    assert_eq!((ids[0], ids[48], &ids[49..]), (1, 49, &[1000, 1001, 1002][..]));
+    assert_eq!((ids[0], ids[48], &ids[49..]), (1, 49, &[1000, 1001, 1002, 1003][..]));
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn databases_of_the_go_implementation_and_its_fork_are_taken_over() {
         let (mut one, mut two) = (database.connect().await, database.connect().await);
         let (first, second) = tokio::join!(migrate(&mut one), migrate(&mut two));
         assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
-        assert_eq!(ids(&database).await.last(), Some(&1002));
+        assert_eq!(ids(&database).await.last(), Some(&1003));
         let controller = Controller::start_in(database, None, |_| {}).await;
         let app: flynn_types::controller::App = controller.get("/apps/old").await.json();
         assert_eq!((app.meta["a"].as_str(), app.deploy_timeout), ("b", 30));

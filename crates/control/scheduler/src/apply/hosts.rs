@@ -200,7 +200,9 @@ impl World {
     fn host_changed(&mut self, index: HostIndex, now: Time) {
         self.retry_waiting();
         self.mark_omni();
-        for job in self.hosts[index].jobs.iter().copied().collect::<Vec<_>>() {
+        // Jobs of this host, and those of draining ones, which may have a place to go now.
+        let drained = self.hosts.iter().filter(|(other, host)| host.draining || *other == index);
+        for job in drained.flat_map(|(_, host)| host.jobs.iter().copied()).collect::<Vec<_>>() {
             self.mark_formation_of(job);
         }
         if self.hosts[index].draining {

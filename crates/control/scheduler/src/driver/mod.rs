@@ -3,6 +3,7 @@
 //! One task owns the world. Streams and requests are tasks of their own, which only send events: nothing waits for a host
 //! that does not answer.
 
+mod api;
 mod clock;
 mod controller;
 mod discovery;
@@ -33,6 +34,8 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 1024;
 /// Plans in a row before events are taken in again.
 const ROUNDS: usize = 8;
+
+pub use api::router;
 
 /// The name of schedulers in discovery.
 pub const SERVICE: &str = "controller-scheduler";

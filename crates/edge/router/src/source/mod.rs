@@ -1,10 +1,11 @@
 //! Where routes and backends come from.
 //!
 //! A source is a task that sends [`Change`]s. It learns by [`Interest`] which services the routes name, so that one for
-//! backends follows exactly those. [`file`] is a source of both; the controller's routes and discoverd's instances are
-//! each a source of one. [`acme`] brings the certificates that routes want to be automatic.
+//! backends follows exactly those. [`file`] is a source of both; [`controller`] is one of routes and [`discoverd`] one of
+//! instances. [`acme`] brings the certificates that routes want to be automatic.
 
 pub mod acme;
+pub mod controller;
 pub mod discoverd;
 pub mod file;
 

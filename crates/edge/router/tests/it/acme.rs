@@ -153,7 +153,7 @@ async fn where_one_challenge_fails_the_other_one_is_tried_at_once() {
     served(&pebble, rig.https(), DOMAIN).await;
     let managed = kept(folder.path(), DOMAIN).await.expect("it is kept");
     assert_eq!(managed.issued.expect("it is issued").challenge, ChallengeKind::TlsAlpn01);
-    assert_eq!((managed.failure, pebble.orders()), (None, 2));
+    assert_eq!((managed.failure, pebble.orders()), (None, 2), "{:#?}", pebble.log());
     orders_of.stop().await;
 }
 

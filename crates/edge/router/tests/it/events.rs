@@ -148,3 +148,24 @@ async fn k5_a_silent_stream_has_comments_and_nothing_else() {
         assert_eq!(subscriber.0.bytes(7).await, b"2\r\n:\n\r\n");
     }
 }
+
+#[tokio::test]
+async fn k6_a_backend_is_drained_when_the_former_process_has_released_it_too() {
+    let addresses: [std::net::SocketAddr; 2] = [1, 2].map(|port| ([10, 0, 0, 1], port).into());
+    let former = std::sync::Arc::new(flynn_router::Former::default());
+    let routes = vec![draining("example.com", "s")];
+    let rig = Rig::replacing(&former, routes, vec![members("s", &addresses)]).await;
+    let mut subscriber = Subscriber::new(&rig, "backend-down,backend-drained").await;
+    rig.members(members("s", &addresses[1..])).await;
+    assert_eq!(subscriber.said(1).await, ["backend-down 10.0.0.1:1"]);
+    // What another one has released, or has under another job, says nothing of this one.
+    former.released("10.0.0.1:2 ".into());
+    former.released("10.0.0.1:1 other-job".into());
+    let early = tokio::time::timeout(Duration::from_millis(200), subscriber.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    former.released("10.0.0.1:1 ".into());
+    assert_eq!(subscriber.said(1).await, ["backend-drained 10.0.0.1:1"]);
+    former.done();
+    rig.members(members("s", &addresses[..1])).await;
+    assert_eq!(subscriber.said(2).await, ["backend-down 10.0.0.1:2", "backend-drained 10.0.0.1:2"]);
+}

@@ -7,6 +7,7 @@ mod balance;
 mod bodies;
 mod change;
 mod client;
+mod controller;
 mod discovered;
 mod events;
 mod failures;

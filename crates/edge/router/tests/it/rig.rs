@@ -1,10 +1,11 @@
 //! A router on loopback and what it is told.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use flynn_router::source::{Change, Changes, Instance, Membership};
-use flynn_router::{CookieKey, HttpPort, Limits, Router, Serving, Settings, Sockets};
+use flynn_router::{CookieKey, Former, HttpPort, Limits, Router, Serving, Settings, Sockets};
 use flynn_telemetry::Metrics;
 use flynn_types::router::{Route, RouteKind};
 
@@ -51,9 +52,26 @@ impl Rig {
         Self::with(settings(), routes, services).await
     }
 
+    /// A router that has taken over from another process.
+    pub(crate) async fn replacing(former: &Arc<Former>, routes: Vec<Route>, services: Vec<Membership>) -> Self {
+        Self::of(settings(), Some(former), routes, services).await
+    }
+
     pub(crate) async fn with(settings: Settings, routes: Vec<Route>, services: Vec<Membership>) -> Self {
+        Self::of(settings, None, routes, services).await
+    }
+
+    async fn of(
+        settings: Settings,
+        former: Option<&Arc<Former>>,
+        routes: Vec<Route>,
+        services: Vec<Membership>,
+    ) -> Self {
         let metrics = Metrics::new("flynn_router");
         let router = Router::new(settings, &metrics);
+        if let Some(former) = former {
+            router.replaces(Arc::clone(former));
+        }
         let changes = router.changes();
         changes.send(Change::Everything { routes, services }).await.expect("the router takes changes");
         within(router.synced()).await;

@@ -129,7 +129,7 @@ async fn g4_a_required_component_that_is_down_is_named_and_an_optional_one_does_
     // Components that register a key are asked with it.
     let head = web.asked.recv().await.unwrap().to_ascii_lowercase();
     assert!(
-        head.starts_with("get /.well-known/status http/1.1") && head.contains("authorization: basic omtr"),
+        head.starts_with("get /.well-known/status http/1.1") && head.contains("authorization: basic oms="),
         "{head}"
     );
 
