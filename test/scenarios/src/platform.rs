@@ -154,7 +154,10 @@ impl Platform {
                 return Ok(());
             }
             let jobs = self.jobs(app).map_err(|err| format!("{err:#}"))?;
-            Err(jobs.iter().map(|job| format!("{} {:?} {:?}; ", job.kind, job.state, job.host_error)).collect::<String>())
+            Err(jobs
+                .iter()
+                .map(|job| format!("{} {:?} {:?}; ", job.kind, job.state, job.host_error))
+                .collect::<String>())
         })
     }
 

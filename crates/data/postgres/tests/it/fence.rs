@@ -121,6 +121,20 @@ async fn fences_hold_until_the_next_configuration() {
     let present: Vec<i64> = sqlx::query_scalar("SELECT n FROM written").fetch_all(&mut client).await.unwrap();
     let lost: Vec<_> = acknowledged.iter().filter(|number| !present.contains(number)).collect();
     assert!(lost.is_empty(), "{lost:?}");
+
+    // The old primary's log has commits that were never acknowledged: it follows with a copy.
+    let at = sync.database.fence(&at).await.unwrap();
+    let fourth =
+        ClusterState { primary: Some(instance(2)), sync: Some(instance(1)), ..state(4, &at.to_string(), false) };
+    configure(&sync, &leads(&fourth)).await;
+    configure(&primary, &follows(&fourth)).await;
+    tokio::time::timeout(limit(), open(&sync, &leads(&fourth))).await.expect("the old primary has everything");
+    client.execute("INSERT INTO written VALUES (0)").await.unwrap();
+    assert_eq!(primary.database.fence(&at).await.unwrap().generation, 4);
+    let mut client = PgConnection::connect_with(&options(1)).await.unwrap();
+    let copied: Vec<i64> =
+        sqlx::query_scalar("SELECT n FROM written WHERE n > 0").fetch_all(&mut client).await.unwrap();
+    assert_eq!(copied, present);
     for one in [&primary, &sync] {
         one.database.configure(&Config { role: Role::None, ..Config::default() }).await.unwrap();
     }
@@ -152,4 +166,16 @@ async fn a_fenced_singleton_acknowledges_nothing_more() {
     let behind = one.database.configure(&leads(&ahead)).await.unwrap_err();
     assert!(behind.contains("the generation begins at 2@F/00000000: another peer must lead"), "{behind}");
     assert!(!one.database.info().await.running);
+}
+
+/// A peer that is gone may have left its address to another.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_follows_who_only_answers_at_the_upstreams_address() {
+    let (other, standby) = (database(1).await, database(2).await);
+    let alone = state(1, "0/00000000", true);
+    configure(&other, &leads(&alone)).await;
+    let gone = Instance { meta: [(KEY.to_owned(), "gone".to_owned())].into(), ..instance(1) };
+    let config = Config { role: Role::Async, upstream: Some(gone), state: Some(alone), ..Config::default() };
+    let refused = standby.database.configure(&config).await.unwrap_err();
+    assert_eq!(refused, "at the upstream's address is \"peer1\" instead of gone");
 }
