@@ -18,13 +18,15 @@ use tracing::warn;
 use crate::account::Account;
 use crate::configuration::{Configuration, Mode};
 use crate::error::PostgresError;
-use crate::folder::Folder;
+use crate::folder::{Folder, FolderError};
 use crate::lsn::At;
 use crate::programs::Programs;
 use crate::server::Server;
 use crate::sql::{Sql, options};
 use crate::tunables;
 
+/// Longest time for the processes of a volume's last server to end: those of a server that was killed notice soon.
+const VOLUME_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time until a running server has read its files again.
 const RELOAD_LIMIT: Duration = Duration::from_secs(15);
 /// Settings of connections that administer the own server.
@@ -85,12 +87,18 @@ impl Drop for Waiting<'_> {
 }
 
 impl Postgres {
-    /// A database that does not run. Only one peer at a time has a volume.
+    /// A database that does not run. Only one peer at a time has a volume; the end of the last one is waited for.
     ///
     /// # Errors
     /// When the volume is in use or PostgreSQL is missing.
-    pub fn open(settings: Settings, id: PeerId, key: IdKey) -> Result<Self, PostgresError> {
-        let folder = Folder::open(&settings.volume, settings.account)?;
+    pub async fn open(settings: Settings, id: PeerId, key: IdKey) -> Result<Self, PostgresError> {
+        let deadline = Instant::now() + VOLUME_LIMIT;
+        let folder = loop {
+            match Folder::open(&settings.volume, settings.account) {
+                Err(FolderError::Busy { .. }) if Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                other => break other?,
+            }
+        };
         let programs = Programs::newest(settings.account)?;
         // Numbers that the last process did not use.
         let work = Work { edition: u64::from(rand::random::<u32>()) << 16, ..Work::default() };

@@ -32,6 +32,11 @@ pub enum PostgresError {
     DatabaseLost,
     #[error("this peer leads a cluster that has data, but its volume is empty: bring the volume with the data back")]
     EmptyVolume,
+    #[error(
+        "the volume has only {free_mb} MB left, a peer needs {needed_mb} MB: make it larger, or remove what is not of the \
+         database"
+    )]
+    Full { free_mb: u64, needed_mb: u64 },
     #[error("change the volume's files")]
     Files(#[from] io::Error),
     #[error(transparent)]

@@ -63,6 +63,12 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Bytes that can still be written.
+    pub(crate) fn free(&self) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(&self.root)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
     /// Held by a server too, which may outlive its peer.
     pub(crate) fn lock(&self) -> &Arc<File> {
         &self.lock

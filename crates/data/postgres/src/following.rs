@@ -22,6 +22,8 @@ const ATTEND: Duration = Duration::from_secs(1);
 const SILENT_LOOKS: u32 = 15;
 /// How long the start of a standby waits for its upstream. Without it, it starts too.
 const UPSTREAM_LIMIT: Duration = Duration::from_secs(5);
+/// What has to be free on a standby's volume: three files of log.
+const MIN_SPACE: u64 = 48 << 20;
 /// How long a process that receives the log may take to end by itself.
 const RECEIVER_LIMIT: Duration = Duration::from_millis(500);
 
@@ -202,8 +204,8 @@ impl Postgres {
         Ok(())
     }
 
-    /// Keeps a standby with its upstream, for ever. To be polled beside the peer.
-    pub(crate) async fn attend(&self) {
+    /// Keeps a standby with its upstream, until its volume is full. To be polled beside the peer.
+    pub(crate) async fn attend(&self) -> PostgresError {
         let mut silent = 0;
         loop {
             tokio::time::sleep(ATTEND).await;
@@ -213,15 +215,27 @@ impl Postgres {
                 () = self.wanted() => continue,
                 attended = self.attend_once(&mut work, &mut silent) => attended,
             };
-            if let Err(err) = attended {
-                warn!(err = with_causes(&err), "the upstream cannot be followed, it is tried again");
+            match attended {
+                Ok(()) => {}
+                Err(full @ PostgresError::Full { .. }) => return full,
+                Err(err) => warn!(err = with_causes(&err), "the upstream cannot be followed, it is tried again"),
             }
         }
+    }
+
+    /// Whether a standby could go on writing its log. A sync that cannot, but stays, blocks every commit.
+    pub(crate) fn has_space(&self) -> Result<(), PostgresError> {
+        let free = self.folder.free()?;
+        if free < MIN_SPACE {
+            return Err(PostgresError::Full { free_mb: free >> 20, needed_mb: MIN_SPACE >> 20 });
+        }
+        Ok(())
     }
 
     async fn attend_once(&self, work: &mut Work, silent: &mut u32) -> Result<(), PostgresError> {
         let standby = |config: &&Config| matches!(config.role, Role::Sync | Role::Async);
         let Some(config) = work.applied.as_ref().filter(standby).cloned() else { return Ok(()) };
+        self.has_space()?;
         if self.running().is_some() && matches!(work.mode, Some(Mode::Standby { source: Some(_) })) {
             let mut sql = self.sql().await?;
             let receives =

@@ -71,45 +71,36 @@ impl Postgres {
         if !self.folder.has_database() {
             self.make_database(cluster, initial).await?;
         }
-        // Tunables of a primary that goes on leading as before need no pause.
-        let unchanged = matches!(&work.mode, Some(Mode::Primary { acknowledged: now, .. }) if now == acknowledged);
         if self.running().is_none() && self.folder.is_standby() {
             self.run_as(work, &Mode::Standby { source: None }).await?;
         }
-        if !(unchanged && self.running().is_some()) {
-            let at_first = match acknowledged {
-                Acknowledged::Alone => Acknowledged::Alone,
-                _ => Acknowledged::Never,
-            };
-            let silent = Mode::Primary { acknowledged: at_first, writable: false };
-            if self.running().is_none() {
-                self.run_as(work, &silent).await?;
-            }
-            let mut sql = self.sql().await?;
-            if sql.in_recovery().await? {
-                let own = self.close_standby(work, &mut sql).await?;
-                self.demand(&own, initial)?;
-                self.run_as(work, &silent).await?;
-                info!("promoting the server");
-                if !sql.truth("SELECT pg_promote(true, 100)").await? {
-                    return Err(PostgresError::NotPromoted);
-                }
-            } else {
-                self.run_as(work, &silent).await?;
-            }
-            let own = sql.position().await?;
-            sql.close().await;
-            if let Err(behind) = self.demand(&own, initial) {
-                self.stop_server().await?;
-                return Err(behind);
-            }
+        // A primary that goes on as before, with other tunables, needs no pause.
+        let unchanged = matches!(&work.mode, Some(Mode::Primary { acknowledged: now, .. }) if now == acknowledged);
+        let at_first = match acknowledged {
+            Acknowledged::Alone => Acknowledged::Alone,
+            _ => Acknowledged::Never,
+        };
+        let silent = Mode::Primary { acknowledged: at_first, writable: false };
+        if self.running().is_none() {
+            self.run_as(work, &silent).await?;
         }
-        Ok(())
-    }
-
-    fn demand(&self, own: &At, initial: &At) -> Result<(), PostgresError> {
-        if own < initial {
-            return Err(PostgresError::Behind { own: own.clone(), needed: initial.clone() });
+        let mut sql = self.sql().await?;
+        if sql.in_recovery().await? {
+            let own = self.close_standby(work, &mut sql).await?;
+            demand(&own, initial)?;
+            self.run_as(work, &silent).await?;
+            info!("promoting the server");
+            if !sql.truth("SELECT pg_promote(true, 100)").await? {
+                return Err(PostgresError::NotPromoted);
+            }
+        } else if !unchanged {
+            self.run_as(work, &silent).await?;
+        }
+        let own = sql.position().await?;
+        sql.close().await;
+        if let Err(behind) = demand(&own, initial) {
+            self.stop_server().await?;
+            return Err(behind);
         }
         Ok(())
     }
@@ -235,6 +226,13 @@ impl Postgres {
         }
         Err(PostgresError::NotSilent)
     }
+}
+
+fn demand(own: &At, initial: &At) -> Result<(), PostgresError> {
+    if own < initial {
+        return Err(PostgresError::Behind { own: own.clone(), needed: initial.clone() });
+    }
+    Ok(())
 }
 
 /// Where the generation begins.

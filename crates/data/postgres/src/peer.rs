@@ -66,7 +66,10 @@ pub async fn run(config: PeerConfig, listener: TcpListener, shutdown: Cancellati
     std::fs::create_dir_all(&config.settings.volume)?;
     let files = VolumeFiles::open(&config.settings.volume).await?;
     let key = IdKey(ID_KEY.to_owned());
-    let database = Arc::new(Postgres::open(config.settings, files.id().clone(), key.clone())?);
+    let database = Arc::new(Postgres::open(config.settings, files.id().clone(), key.clone()).await?);
+    if !config.singleton {
+        database.has_space()?; // before anybody counts on this peer
+    }
     let mut instance = config.instance;
     instance.meta.insert(ID_KEY.to_owned(), files.id().0.clone());
     info!(id = %files.id(), address = instance.addr, service = config.service, "starting a peer");
@@ -90,7 +93,7 @@ pub async fn run(config: PeerConfig, listener: TcpListener, shutdown: Cancellati
             () = shutdown.cancelled() => Ok(()),
             status = database.crashed() => Err(RunError::Crashed(status)),
             failed = failed(&mut peer) => Err(failed.into()),
-            () = database.attend() => Ok(()),
+            failed = database.attend() => Err(failed.into()),
         };
         if let Err(err) = &ended {
             error!(err = err as &dyn std::error::Error, "the peer leaves its cluster");

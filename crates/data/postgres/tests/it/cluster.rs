@@ -15,9 +15,14 @@ async fn state(cluster: &Cluster) -> ClusterState {
     ClusterState::from_meta(&cluster.client.meta(SERVICE).await.unwrap().unwrap()).unwrap().unwrap()
 }
 
-/// Volumes 1 to 3 as primary, sync and async, with the table of writers.
 async fn three() -> (Cluster, Vec<Node>) {
     let cluster = Cluster::new().await;
+    let nodes = start_three(&cluster).await;
+    (cluster, nodes)
+}
+
+/// Volumes 1 to 3 as primary, sync and async, with the table of writers.
+async fn start_three(cluster: &Cluster) -> Vec<Node> {
     let mut nodes = Vec::new();
     for number in 1..=3 {
         nodes.push(cluster.start(number, number, false).await);
@@ -29,7 +34,16 @@ async fn three() -> (Cluster, Vec<Node>) {
     for (node, role) in nodes.iter().zip([Role::Primary, Role::Sync, Role::Async]) {
         until_replicates(node, role).await;
     }
-    (cluster, nodes)
+    nodes
+}
+
+/// What was acknowledged is on all of them, whoever leads.
+async fn check(acknowledged: &[i64], primary: &Node, others: &[Node]) {
+    let present = rows(primary).await.unwrap();
+    assert_eq!(missing(acknowledged, &present), [0; 0]);
+    for other in others {
+        until_has(other, present.len()).await;
+    }
 }
 
 /// Waits until a peer has its role, and its downstream, if there is one, everything.
@@ -48,6 +62,15 @@ async fn until_replicates(node: &Node, role: Role) {
 async fn rows(node: &Node) -> Result<Vec<i64>, sqlx::Error> {
     let mut connection = sqlx::PgConnection::connect_with(&node.options()).await?;
     sqlx::query_scalar("SELECT n FROM written ORDER BY n").fetch_all(&mut connection).await
+}
+
+async fn until_state(cluster: &Cluster, what: &str, wanted: impl Fn(&ClusterState) -> bool) {
+    let waiting = async {
+        while !wanted(&state(cluster).await) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(limit(), waiting).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
 }
 
 async fn setting(node: &Node, name: &str) -> String {
@@ -87,23 +110,13 @@ async fn no_acknowledged_commit_is_lost_when_the_primary_dies() {
     let (second, third) = (nodes[1].pid(), nodes[2].pid());
 
     let writer = Writer::start(nodes.iter().map(Node::options).collect());
-    let begin = tokio::time::Instant::now();
-    while writer.count() < 200 {
-        assert!(begin.elapsed() < limit(), "the writer is at {}", writer.count());
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    writer.until_more(200).await;
     nodes.remove(0).kill().await;
-    let before = writer.count();
     nodes[0].until_writable().await;
-    while writer.count() < before + 100 {
-        assert!(begin.elapsed() < limit() * 2, "the writer stays at {}", writer.count());
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    writer.until_more(100).await;
     let acknowledged = writer.stop().await;
     until_replicates(&nodes[0], Role::Primary).await;
-    let present = rows(&nodes[0]).await.unwrap();
-    assert_eq!(missing(&acknowledged, &present), [0; 0]);
-    until_has(&nodes[1], present.len()).await;
+    check(&acknowledged, &nodes[0], &nodes[1..]).await;
     assert_eq!((nodes[0].pid(), nodes[1].pid()), (second, third), "no server was started again");
 
     // What the old primary alone has may be missed by nobody but an operator.
@@ -117,8 +130,83 @@ async fn no_acknowledged_commit_is_lost_when_the_primary_dies() {
     meta.data = Some(serde_json::value::to_raw_value(&pardoned).unwrap());
     cluster.client.set_meta(SERVICE, &meta).await.unwrap();
     until_replicates(&old, Role::Async).await;
-    until_has(&old, present.len()).await;
+    until_has(&old, rows(&nodes[0]).await.unwrap().len()).await;
     for node in nodes.into_iter().chain([old]) {
+        node.stop().await;
+    }
+}
+
+/// C6, A7: the primary goes on with the async as its sync, whose upstream moves; the old sync comes back
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_go_on_when_the_sync_dies_and_the_async_follows_the_primary() {
+    let (cluster, mut nodes) = three().await;
+    let (first, third) = (nodes[0].pid(), nodes[2].pid());
+    let writer = Writer::start(vec![nodes[0].options()]);
+    writer.until_more(100).await;
+    nodes.remove(1).kill().await;
+    until_state(&cluster, "there is a new sync", |state| state.generation == 2).await;
+    writer.until_more(100).await;
+    until_replicates(&nodes[1], Role::Sync).await;
+    assert_eq!((nodes[0].pid(), nodes[1].pid()), (first, third), "no server was started again");
+    let second = cluster.start(2, 5, false).await;
+    until_replicates(&second, Role::Async).await;
+    writer.until_more(50).await;
+    let acknowledged = writer.stop().await;
+    nodes.push(second);
+    check(&acknowledged, &nodes[0], &nodes[1..]).await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_of_all_peers_loses_nothing_and_they_come_back_at_other_addresses() {
+    let (cluster, nodes) = three().await;
+    let writer = Writer::start(nodes.iter().map(Node::options).collect());
+    writer.until_more(100).await;
+    for node in nodes {
+        node.kill().await;
+    }
+    let acknowledged = writer.stop().await;
+    let mut nodes = Vec::new();
+    for number in 1..=3 {
+        nodes.push(cluster.start(number, number + 10, false).await);
+    }
+    nodes[0].until_writable().await;
+    for (node, role) in nodes.iter().zip([Role::Primary, Role::Sync, Role::Async]) {
+        until_replicates(node, role).await;
+    }
+    let state = state(&cluster).await;
+    let addresses: Vec<_> = state.members().map(|member| member.addr.clone()).collect();
+    assert_eq!((state.generation, addresses), (1, nodes.iter().map(|node| node.instance.addr.clone()).collect()));
+    check(&acknowledged, &nodes[0], &nodes[1..]).await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// A sync that cannot write, but stays, would block every commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_whose_volume_is_full_leaves_and_joins_again_when_there_is_space() {
+    let cluster = Cluster::new().await;
+    let volume = cluster.small_volume(2, 400);
+    let mut nodes = start_three(&cluster).await;
+    let writer = Writer::start(vec![nodes[0].options()]);
+    writer.until_more(50).await;
+    let filler = volume.fill(20);
+    let full = nodes.remove(1).failed().await;
+    assert!(full.to_string().contains("the volume has only"), "{full}");
+    until_state(&cluster, "there is a new sync", |state| state.generation == 2).await;
+    writer.until_more(50).await;
+    let again = cluster.start(2, 5, false).await.failed().await;
+    assert!(again.to_string().contains("the volume has only"), "{again}");
+    std::fs::remove_file(filler).unwrap();
+    let second = cluster.start(2, 6, false).await;
+    until_replicates(&second, Role::Async).await;
+    let acknowledged = writer.stop().await;
+    nodes.push(second);
+    check(&acknowledged, &nodes[0], &nodes[1..]).await;
+    for node in nodes {
         node.stop().await;
     }
 }

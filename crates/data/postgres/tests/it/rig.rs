@@ -33,6 +33,26 @@ pub(crate) struct Cluster {
     _store: tempfile::TempDir,
 }
 
+/// A mounted volume.
+pub(crate) struct SmallVolume(PathBuf);
+
+impl SmallVolume {
+    /// Leaves so much space free, until the file is removed.
+    pub(crate) fn fill(&self, left_mb: u64) -> PathBuf {
+        let space = nix::sys::statvfs::statvfs(&self.0).unwrap();
+        let free = space.blocks_available() * space.fragment_size();
+        let file = self.0.join("filler");
+        std::fs::write(&file, vec![1; usize::try_from(free - (left_mb << 20)).unwrap()]).unwrap();
+        file
+    }
+}
+
+impl Drop for SmallVolume {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
 /// A peer that was started.
 pub(crate) struct Node {
     pub(crate) instance: Instance,
@@ -58,6 +78,16 @@ impl Cluster {
         let volumes = tempfile::tempdir().unwrap();
         open_to_all(volumes.path());
         Self { client, volumes, _discoverd: discoverd, _store: store }
+    }
+
+    /// A volume of limited size, until the guard is dropped.
+    pub(crate) fn small_volume(&self, number: u8, size_mb: u32) -> SmallVolume {
+        let folder = self.volume(number);
+        std::fs::create_dir(&folder).unwrap();
+        let options = format!("size={size_mb}m,mode=0755");
+        nix::mount::mount(Some("tmpfs"), &folder, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(options.as_str()))
+            .expect("mount a file system, as root");
+        SmallVolume(folder)
     }
 
     pub(crate) fn volume(&self, number: u8) -> PathBuf {
@@ -91,8 +121,14 @@ impl Cluster {
     }
 }
 
+/// How the platform's user connects.
+pub(crate) fn user(host: &str, port: u16) -> PgConnectOptions {
+    let options = PgConnectOptions::new_without_pgpass().host(host).port(port).ssl_mode(PgSslMode::Disable);
+    options.username("flynn").password(PASSWORD).database("postgres")
+}
+
 /// The server's user has to get to its volume.
-fn open_to_all(folder: &Path) {
+pub(crate) fn open_to_all(folder: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
@@ -127,8 +163,7 @@ impl Node {
     /// As the platform's user.
     pub(crate) fn options(&self) -> PgConnectOptions {
         let (host, port) = self.instance.host_port().unwrap();
-        let options = PgConnectOptions::new_without_pgpass().host(host).port(port).ssl_mode(PgSslMode::Disable);
-        options.username("flynn").password(PASSWORD).database("postgres")
+        user(host, port)
     }
 
     pub(crate) async fn connect(&self) -> PgConnection {

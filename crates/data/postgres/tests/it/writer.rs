@@ -7,6 +7,8 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinHandle;
 
+use crate::rig::limit;
+
 /// Longest time for one commit; after it, the connection is given up, and whether it happened is unknown.
 const COMMIT_LIMIT: Duration = Duration::from_secs(3);
 
@@ -25,6 +27,18 @@ impl Writer {
 
     pub(crate) fn count(&self) -> usize {
         self.acknowledged.lock().unwrap().len()
+    }
+
+    /// Waits until so many more are acknowledged.
+    pub(crate) async fn until_more(&self, count: usize) {
+        let wanted = self.count() + count;
+        let waiting = async {
+            while self.count() < wanted {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(limit(), waiting).await;
+        assert!(waited.is_ok(), "the writer stays at {} of {wanted}", self.count());
     }
 
     /// Stops, and gives what was acknowledged.
