@@ -40,7 +40,8 @@ enum Command {
     /// Make a cluster of running daemons
     Bootstrap(bootstrap::Bootstrap),
     /// Print the line that tells the flynn client of this cluster
-    CliAddCommand,
+    #[command(name = "cli-add-command")]
+    ClientLine,
     /// List the hosts of the cluster
     List,
     /// List jobs
@@ -149,7 +150,7 @@ fn run(command: Command, args: &[String]) -> Outcome {
         Command::Init(command) => command.run(),
         Command::Daemon(options) => daemon::main(*options, args.get(2..).unwrap_or_default().to_vec()),
         Command::Bootstrap(command) => wait(command.run()),
-        Command::CliAddCommand => wait(bootstrap::cli_add_command()),
+        Command::ClientLine => wait(bootstrap::cli_add_command()),
         Command::List => wait(hosts::list()),
         Command::Ps(command) => wait(command.run()),
         Command::Inspect(command) => wait(command.run()),

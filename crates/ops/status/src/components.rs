@@ -41,7 +41,8 @@ pub const COMPONENTS: &[Component] = &[
     any("controller-worker"),
     any("discoverd"),
     any("flannel"),
-    any("gitreceive"),
+    // Optional until clusters are made with it.
+    Component { optional: true, ..any("gitreceive") },
     Component { optional: true, ..any("tarreceive") },
     Component { port: Some(80), ..leader("logaggregator") },
     database("postgres", 5433),
