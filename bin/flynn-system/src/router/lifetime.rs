@@ -206,7 +206,8 @@ impl Leave<'_> {
         let cut_off = instance.serving.cut_off();
         // Of a worker that stands still nothing more is to be expected.
         let mut is_hurried = instance.serving.stalled().is_cancelled();
-        let mut drained = pin!(instance.serving.drained());
+        // It ends with the serving: what has ended must not be asked again.
+        let mut drained = pin!(instance.serving.drained().fuse());
         ending.spawn(instance.hand_over());
         info!("another process takes the connections");
         if let Err(err) = control.yielded().await {

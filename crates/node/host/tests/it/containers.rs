@@ -1,12 +1,10 @@
 //! Jobs in real containers. They need root, and `flynn-init` as `script/build-init` makes it.
 
-use std::path::{Path, PathBuf};
-
 use flynn_container::{Runtime, RuntimeConfig};
 use flynn_types::host::attach::{self, Frame};
 use flynn_types::host::{AttachRequest, Job, JobEventKind, JobStatus, Mountspec};
 
-use crate::support::{Dir, Options, TestHost, kinds, pack, patience, spec};
+use crate::support::{Cgroups, Dir, Options, TestHost, kinds, pack, patience, spec};
 
 /// A root file system of busybox.
 fn busybox(dir: &Dir) -> Mountspec {
@@ -23,33 +21,6 @@ fn busybox(dir: &Dir) -> Mountspec {
     spec(&bytes, &format!("file://{}", file.display()))
 }
 
-/// Cgroups that are removed with it, and with them what a failed test left running.
-struct Cgroups(String);
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-        for root in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
-            remove_cgroup(&root.join(&self.0));
-        }
-    }
-}
-
-fn remove_cgroup(path: &Path) {
-    for child in std::fs::read_dir(path).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
-        remove_cgroup(&child.path());
-    }
-    let processes = || std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-    while !processes().is_empty() {
-        let ids = processes();
-        for pid in ids.lines().filter_map(|id| rustix::process::Pid::from_raw(id.parse().ok()?)) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-        std::thread::yield_now();
-    }
-    let _ = std::fs::remove_dir(path);
-}
-
 struct World {
     dir: Dir,
     cgroups: Cgroups,
@@ -60,8 +31,7 @@ impl World {
     fn new() -> Self {
         let dir = Dir::new();
         let layer = busybox(&dir);
-        let name = format!("flynn-host-test-{}", std::process::id());
-        Self { dir, cgroups: Cgroups(name), layer }
+        Self { dir, cgroups: Cgroups::new(), layer }
     }
 
     async fn host(&self) -> TestHost {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use flynn_container::{Runtime, RuntimeConfig};
@@ -102,6 +103,43 @@ pub(crate) struct TestHost {
     database: Database,
     stop: CancellationToken,
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
+    /// What it made for jobs that it never had.
+    _cgroups: Cgroups,
+}
+
+/// Cgroups that are removed with it, and with them what a failed test left running.
+pub(crate) struct Cgroups(pub(crate) String);
+
+impl Cgroups {
+    /// Of a name that no other test has.
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        Self(format!("flynn-host-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        for root in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+            remove_cgroup(&root.join(&self.0));
+        }
+    }
+}
+
+fn remove_cgroup(path: &Path) {
+    for child in std::fs::read_dir(path).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        remove_cgroup(&child.path());
+    }
+    let processes = || std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    while !processes().is_empty() {
+        let ids = processes();
+        for pid in ids.lines().filter_map(|id| rustix::process::Pid::from_raw(id.parse().ok()?)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        std::thread::yield_now();
+    }
+    let _ = std::fs::remove_dir(path);
 }
 
 impl TestHost {
@@ -118,8 +156,10 @@ impl TestHost {
         let volumes = VolumeManager::open(volumes, Arc::new(database.clone())).await.unwrap();
         let logs = LogMux::open(MuxConfig::new(dir.join("log"), dir.join("log-state"), id.clone())).await.unwrap();
         // Without containers nothing runs: whoever starts one is told so.
+        let cgroups = Cgroups::new();
         let runtime = options.runtime.unwrap_or_else(|| RuntimeConfig {
             supervisor: vec!["/nonexistent/supervisor".into()],
+            cgroup_root: cgroups.0.clone(),
             ..RuntimeConfig::new("/bin/true")
         });
         let (network, discoverd) = (watch::Sender::new(None), watch::Sender::new(None));
@@ -159,7 +199,17 @@ impl TestHost {
         let stop = CancellationToken::new();
         let serving = tokio::spawn(flynn_http::serve(listener, host.router(), stop.clone(), ServerOptions::default()));
         let client = flynn_host_client::Client::new(&format!("http://{address}"), options.auth_key.as_deref()).unwrap();
-        Self { host, address, client, volumes, _never: (network, discoverd), database, stop, serving }
+        Self {
+            host,
+            address,
+            client,
+            volumes,
+            _never: (network, discoverd),
+            database,
+            stop,
+            serving,
+            _cgroups: cgroups,
+        }
     }
 
     /// Ends this daemon; its jobs go on.

@@ -14,7 +14,7 @@ fn mistakes_in_a_recipe_are_named() {
         (String::new(), "recipe x.toml: it has neither a base nor a layer"),
         ("[[layer]]\n".into(), "a layer is empty"),
         ("colour = 1\n".into(), "unknown field `colour`"),
-        (file("path = \"/a\"\n"), "file /a needs exactly one of content, source and package"),
+        (file("path = \"/a\"\n"), "file /a needs exactly one of content, source, program and package"),
         (file("path = \"/a\"\ncontent = \"\"\nsource = \"x\"\n"), "needs exactly one of"),
         (file("path = \"/a\"\npackage = \"busybox\"\n"), "needs package and from together"),
         (file("path = \"/a\"\npackage = \"-rf\"\nfrom = \"/a\"\n"), "\"-rf\" is no name of a Debian package"),

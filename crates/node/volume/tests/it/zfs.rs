@@ -1,6 +1,7 @@
 //! The `zfs` provider, in the virtual machine tier: `FLYNN_TEST_ZFS=1`, with ZFS in the kernel.
 
 use std::fs;
+use std::time::Duration;
 
 use flynn_types::host::VolumeInfo;
 use flynn_volume::{ProviderChoice, ProviderKind, VolumeManager};
@@ -39,7 +40,20 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("zpool").args(["destroy", "-f", &self.0]).status();
+        // Busy for as long as the kernel takes to let go of what was mounted.
+        let gone = || {
+            let run = |args: &[&str]| std::process::Command::new("zpool").args(args).arg(&self.0).output();
+            let _ = run(&["destroy", "-f"]);
+            run(&["list", "-H"]).is_ok_and(|listed| !listed.status.success()).then_some(())
+        };
+        if !std::thread::panicking() {
+            flynn_patience::until(
+                "the pool is destroyed",
+                flynn_patience::seconds(30),
+                Duration::from_millis(100),
+                gone,
+            );
+        }
     }
 }
 
