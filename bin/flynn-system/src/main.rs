@@ -52,7 +52,7 @@ enum Component {
     Worker,
     /// What becomes of a process that a child has replaced
     #[command(name = supervise::NAME, hide = true)]
-    Supervise,
+    Supervise(supervise::Options),
 }
 
 /// The arguments, those of the router in one form.
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         Component::Scheduler => scheduler::run().map(|()| ExitCode::SUCCESS),
         Component::Status => status::run().map(|()| ExitCode::SUCCESS),
         Component::Worker => worker::run().map(|()| ExitCode::SUCCESS),
-        Component::Supervise => supervise::run(),
+        Component::Supervise(options) => supervise::run(&options),
     };
     match ended {
         Ok(code) => code,

@@ -20,36 +20,55 @@ pub(crate) fn adopt_grandchildren() -> anyhow::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("adopt grandchildren")
 }
 
-/// Becomes the program that only supervises. Gives its error when it cannot.
-pub(crate) fn become_supervisor(program: &Path) -> anyhow::Error {
+/// Its options.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The end was told already
+    #[arg(long)]
+    told: bool,
+}
+
+/// Becomes the program that only supervises; `told`: the children are to end. Gives its error when it cannot.
+pub(crate) fn become_supervisor(program: &Path, told: bool) -> anyhow::Error {
     // The mask outlives exec: a signal in between waits.
     if let Err(err) = signals().thread_block() {
         return anyhow::Error::new(err).context("hold signals back");
     }
     let mut command = Command::new(program);
-    command.arg(NAME).env_remove(flynn_handover::NAMES).env_remove("LISTEN_FDS");
+    command.arg(NAME).args(told.then_some("--told")).env_remove(flynn_handover::NAMES).env_remove("LISTEN_FDS");
     anyhow::Error::new(command.exec()).context(format!("become {} {NAME}", program.display()))
 }
 
 /// Waits until the last child ends, and ends as that did.
-pub(crate) fn run() -> anyhow::Result<ExitCode> {
+///
+/// Who is told to end may have been replaced a moment ago, and end without passing it on to its child, which becomes ours
+/// then. So those that are left are told again whenever one has ended.
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let signals = signals();
     signals.thread_block().context("hold signals back")?;
     let mut last = ExitCode::SUCCESS;
+    let mut told = options.told.then_some(rustix::process::Signal::TERM);
+    let mut has_changed = true;
     loop {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((_, status))) => last = code(status),
+                Ok(Some((_, status))) => (last, has_changed) = (code(status), true),
                 Ok(None) => break,
                 Err(rustix::io::Errno::CHILD) => return Ok(last),
                 Err(err) => return Err(err).context("wait for children"),
             }
         }
+        if let (Some(signal), true) = (told, std::mem::take(&mut has_changed)) {
+            signal_children(signal);
+        }
         match signals.wait().context("wait for signals")? {
             Signal::SIGCHLD => {}
-            Signal::SIGINT => signal_children(rustix::process::Signal::INT),
             Signal::SIGUSR2 => signal_children(rustix::process::Signal::USR2),
-            _ => signal_children(rustix::process::Signal::TERM),
+            end => {
+                let interrupted = end == Signal::SIGINT;
+                told = Some(if interrupted { rustix::process::Signal::INT } else { rustix::process::Signal::TERM });
+                has_changed = true;
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use flynn_handover::{Control, MeetingPoint, notify};
 use flynn_router::{Former, Sockets};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -34,8 +34,8 @@ const REPLACE_PAUSE: Duration = Duration::from_secs(10);
 pub(super) enum End {
     /// It was told to end, or its parent supervises.
     Done,
-    /// A child serves, and is to be supervised.
-    Replaced,
+    /// A child serves, and is to be supervised. `told`: the end of all was told already.
+    Replaced { told: bool },
 }
 
 /// The signals that mean something.
@@ -121,8 +121,8 @@ pub(super) async fn run(options: &Options, vars: Vars<'_>, program: &Path) -> an
                 sockets = kept;
                 point = None; // the path was the other one's
             }
-            Left::Done if inherited.is_child => return Ok(End::Done),
-            Left::Done => return Ok(End::Replaced),
+            Left::Done { .. } if inherited.is_child => return Ok(End::Done),
+            Left::Done { told } => return Ok(End::Replaced { told }),
             Left::Told => return Ok(End::Done),
         }
     }
@@ -194,8 +194,8 @@ struct Leave<'a> {
 enum Left {
     /// The successor has ended. What sockets there still are.
     Abandoned(Vec<OwnedFd>),
-    /// Nothing is left to do.
-    Done,
+    /// Nothing is left to do. `told`: the end was told, also to the children.
+    Done { told: bool },
     /// The end was told.
     Told,
 }
@@ -236,7 +236,11 @@ impl Leave<'_> {
                     }
                     Some(_) => {}
                     None if is_told && !is_parent => return Left::Told,
-                    None if is_parent => return Left::Done,
+                    None if is_parent => {
+                        // What came in the last moments, nobody would hear.
+                        let last = signals.next().now_or_never();
+                        return Left::Done { told: is_told || matches!(last, Some(Order::End)) };
+                    }
                     // Who started us shall end us: an end of our own would look like a failure.
                     None => tokio::select! {
                         () = abandoned.as_mut() => return Left::Abandoned(kept),

@@ -35,8 +35,8 @@ pub(crate) fn run(options: &Options, vars: Vars<'_>) -> anyhow::Result<ExitCode>
     // Sources and the API only: requests have threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let ended = runtime.block_on(lifetime::run(options, &vars, &program));
-    if let Ok(lifetime::End::Replaced) = ended {
-        return Err(supervise::become_supervisor(&program));
+    if let Ok(lifetime::End::Replaced { told }) = ended {
+        return Err(supervise::become_supervisor(&program, told));
     }
     runtime.shutdown_timeout(Duration::ZERO);
     ended.map(|_| ExitCode::SUCCESS)
