@@ -14,6 +14,19 @@ async fn read_only(database: &Database, on: bool) {
     let statement = format!("ALTER SYSTEM {statement}");
     connection.execute(sqlx::AssertSqlSafe(statement)).await.expect("alter the system");
     connection.execute("SELECT pg_reload_conf()").await.expect("reload");
+    // Done when a new connection has it: the server tells those that exist before it takes another.
+    let deadline = Instant::now() + flynn_patience::seconds(30);
+    let seen = if on { "on" } else { "off" };
+    while setting(database).await != seen {
+        assert!(Instant::now() < deadline, "the server does not read its settings");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn setting(database: &Database) -> String {
+    let mut connection = database.connect().await;
+    let shown = sqlx::query_scalar("SHOW default_transaction_read_only").fetch_one(&mut connection).await;
+    shown.expect("ask for the setting")
 }
 
 #[tokio::test]
