@@ -227,15 +227,27 @@ pub(crate) async fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Reply {
-    let mut url = format!("http://{addr}{path}");
-    for _ in 0..5 {
-        let reply = send(&url, method.clone(), headers, body).await.unwrap();
+    let first = format!("http://{addr}{path}");
+    let deadline = tokio::time::Instant::now() + limit();
+    let mut url = first.clone();
+    loop {
+        let reply = match send(&url, method.clone(), headers, body).await {
+            Ok(reply) => reply,
+            // A leader that has just stopped is still the one that others redirect to, until they have elected another.
+            Err(err) if url != first && err.is_connect() => {
+                assert!(tokio::time::Instant::now() < deadline, "still redirected to {url}: {err:?}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                url.clone_from(&first);
+                continue;
+            }
+            Err(err) => panic!("{method} {url}: {err:?}"),
+        };
         if reply.status != 307 {
             return reply;
         }
+        assert!(tokio::time::Instant::now() < deadline, "redirected without end");
         url = reply.headers["location"].to_str().unwrap().to_owned();
     }
-    panic!("redirected without end");
 }
 
 /// Sends one request.
