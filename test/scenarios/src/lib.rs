@@ -13,6 +13,7 @@ pub mod control;
 mod image;
 mod jobs;
 mod lines;
+mod load;
 mod node;
 mod platform;
 pub mod registers;
@@ -27,8 +28,9 @@ pub use cluster::{cluster, elections, formed, networked, raft_leader, subnets};
 pub use image::{busybox, busybox_file};
 pub use jobs::{counting, shell, with_service, with_volume};
 pub use lines::numbered;
+pub use load::{Load, under_load};
 pub use node::{Node, Output, SETTLING};
-pub use platform::{Answer, CHANGE, Platform};
+pub use platform::{Answer, CHANGE, Platform, server};
 pub use seed::seeded;
 pub use writing::writing;
 

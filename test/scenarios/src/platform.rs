@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use flynn_harness::{Cluster, ClusterOptions, wait_until};
 use flynn_image::{Config, Silent};
-use flynn_types::controller::{App, ExpandedFormation, Job, Release};
+use flynn_types::controller::{App, Deployment, ExpandedFormation, Job, JobState, Release};
 use flynn_types::image::Artifact;
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
@@ -161,11 +161,57 @@ impl Platform {
         })
     }
 
+    /// Starts the deployment of a release.
+    pub fn begin_deploy(&self, app: &App, release: &Release) -> anyhow::Result<Deployment> {
+        let begun = self.call(Method::POST, &format!("/apps/{}/deploy", app.id), json!({"id": release.id}))?;
+        Ok(serde_json::from_value(begun)?)
+    }
+
+    /// Waits for the end of a deployment; gives its status.
+    pub fn wait_deployed(&self, deployment: &Deployment, limit: Duration) -> anyhow::Result<String> {
+        wait_until(limit, "the deployment ends", || {
+            let now = self.call(Method::GET, &format!("/deployments/{}", deployment.id), Value::Null);
+            let now = now.map_err(|err| format!("{err:#}"))?;
+            match now["status"].as_str() {
+                Some(status @ ("complete" | "failed")) => Ok(status.to_owned()),
+                _ => Err(now.to_string()),
+            }
+        })
+    }
+
+    /// Waits until an app answers with this text.
+    pub fn wait_answer(&self, name: &str, text: &str, limit: Duration) -> anyhow::Result<()> {
+        wait_until(limit, &format!("{name} answers {text}"), || {
+            let answer = self.get(name, "/").map_err(|err| format!("{err:#}"))?;
+            let seen = (answer.status, answer.text().trim().to_owned());
+            if seen == (StatusCode::OK, text.to_owned()) { Ok(()) } else { Err(format!("{seen:?}")) }
+        })
+    }
+
+    /// Waits until the status service finds all components healthy.
+    pub fn wait_healthy(&self, limit: Duration) -> anyhow::Result<()> {
+        wait_until(limit, "the cluster is healthy", || {
+            let answer = self.get("status", "/").map_err(|err| format!("{err:#}"))?;
+            if answer.status == StatusCode::OK { Ok(()) } else { Err(format!("{} {}", answer.status, answer.text())) }
+        })
+    }
+
+    /// How many jobs of a release are up.
+    pub fn up_jobs(&self, app: &App, release: &Release) -> anyhow::Result<usize> {
+        let jobs = self.jobs(app)?;
+        Ok(jobs.iter().filter(|job| job.release_id == release.id && job.state == Some(JobState::Up)).count())
+    }
+
     /// Jobs of an app as the controller has them.
     pub fn jobs(&self, app: &App) -> anyhow::Result<Vec<Job>> {
         let jobs = self.call(Method::GET, &format!("/apps/{}/jobs", app.id), Value::Null)?;
         Ok(serde_json::from_value(jobs)?)
     }
+}
+
+/// The script of a web server for [`Platform::release`] whose answer is this text.
+pub fn server(text: &str) -> String {
+    format!("mkdir /www && echo {text} > /www/index.html && echo serving {text} && exec httpd -f -p 8080 -h /www")
 }
 
 /// The folder of the system images' artifacts, with our programs as they are now.

@@ -35,6 +35,11 @@ impl Cluster {
         Ok(Self { discoverd, auth_key })
     }
 
+    /// What hosts ask of their clients, if they do.
+    pub(super) fn host_key(&self) -> Option<String> {
+        self.auth_key.clone()
+    }
+
     /// All registered hosts, by id.
     pub(super) async fn hosts(&self) -> anyhow::Result<Vec<HostEntry>> {
         let instances = self.discoverd.instances(HOST_SERVICE).await.context("ask discoverd for the hosts")?;

@@ -4,6 +4,7 @@ mod bootstrap;
 mod cluster;
 mod debug;
 mod discovery;
+mod fix;
 mod hosts;
 mod jobs;
 mod run;
@@ -39,6 +40,8 @@ enum Command {
     Daemon(Box<daemon::Options>),
     /// Make a cluster of running daemons
     Bootstrap(bootstrap::Bootstrap),
+    /// Start database, controller and scheduler again when they do not run
+    Fix(fix::Fix),
     /// Print the line that tells the flynn client of this cluster
     #[command(name = "cli-add-command")]
     ClientLine,
@@ -150,6 +153,7 @@ fn run(command: Command, args: &[String]) -> Outcome {
         Command::Init(command) => command.run(),
         Command::Daemon(options) => daemon::main(*options, args.get(2..).unwrap_or_default().to_vec()),
         Command::Bootstrap(command) => wait(command.run()),
+        Command::Fix(command) => wait(command.run()),
         Command::ClientLine => wait(bootstrap::cli_add_command()),
         Command::List => wait(hosts::list()),
         Command::Ps(command) => wait(command.run()),

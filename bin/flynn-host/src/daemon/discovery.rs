@@ -39,7 +39,6 @@ pub(super) struct Registrations {
     host: Option<Registration>,
     network: Option<Registration>,
     client: Client,
-    external_ip: String,
 }
 
 impl Registrations {
@@ -57,7 +56,6 @@ impl Registrations {
             host: Some(client.register(HOST_SERVICE, instance)),
             network: None,
             client: client.clone(),
-            external_ip: ip.to_string(),
         }));
         let registrations = Arc::clone(&this);
         tokio::spawn(stop.run_until_cancelled_owned(async move {
@@ -73,8 +71,7 @@ impl Registrations {
 
     /// The network is up.
     pub(super) fn network_is_up(&mut self, setup: &Setup, port: u16) {
-        let instance = Instance::new("tcp", &format!("{}:{port}", self.external_ip), node_metadata(setup));
-        self.network = Some(self.client.register(super::leases::SERVICE, instance));
+        self.network = Some(self.client.register(super::leases::SERVICE, own_instance(setup, port)));
     }
 
     /// Withdraws everything: the machine goes down.
@@ -86,6 +83,11 @@ impl Registrations {
 
 fn host_instance(address: &str, metadata: &mut watch::Receiver<BTreeMap<String, String>>) -> Instance {
     Instance::new("tcp", address, metadata.borrow_and_update().clone())
+}
+
+/// This node, at one of its ports, for a service of daemons.
+pub(super) fn own_instance(setup: &Setup, port: u16) -> Instance {
+    Instance::new("tcp", &format!("{}:{port}", setup.external_ip), node_metadata(setup))
 }
 
 fn node_metadata(setup: &Setup) -> BTreeMap<String, String> {

@@ -4,6 +4,7 @@
 //! Listening sockets live outside of it (`sockets`), so that none is ever closed between two of them.
 
 mod cleanup;
+mod departed;
 mod discovery;
 mod external_ip;
 mod leases;

@@ -19,7 +19,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::discovery::Registrations;
+use super::departed;
+use super::discovery::{self, Registrations};
 use super::leases::DiscoverdLeases;
 use super::network::{BringUp, Up, follow_resolvers, remembered_lease};
 use super::peers::DiscoverdPeers;
@@ -105,11 +106,18 @@ impl Node {
                 warn!("the network is not up yet, going on without");
             }
         }
+        let withdraw = departed::withdraw(host.subscribe(), Arc::clone(&host), discoverd.registry(), client.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(withdraw));
         host.restore(!setup.options.no_resurrect).await;
         for listener in sockets.http {
             serve(listener, &host, &stop)?;
         }
         upkeep::begin(&client, &logs, &volumes, &stop);
+        let monitor = flynn_repair::monitor(
+            flynn_repair::Cluster::new(client.clone(), setup.auth_key.clone()),
+            discovery::own_instance(setup, setup.options.http_port),
+        );
+        tokio::spawn(stop.clone().run_until_cancelled_owned(monitor));
         info!(host_id = %setup.id, external_ip = %setup.external_ip, version = VERSION, "the node is up");
         let _ = ends.disarm();
         Ok(Self { host, discoverd, volumes, database, registrations, network, stop })

@@ -13,7 +13,7 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use flynn_container::Runtime;
 use flynn_logmux::LogMux;
-use flynn_types::host::{Command, DiscoverdConfig, HostStatus, NetworkConfig};
+use flynn_types::host::{Command, DiscoverdConfig, HostStatus, JobEvent, NetworkConfig};
 use flynn_types::id::{HostId, JobId};
 use flynn_volume::{LayerSource, VolumeManager};
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -159,6 +159,16 @@ impl Host {
     pub fn job_addresses(&self) -> Vec<(JobId, std::net::Ipv4Addr)> {
         let jobs = self.runner.book.list(true).into_iter();
         jobs.filter_map(|(id, job)| Some((id, job.internal_ip.parse().ok()?))).collect()
+    }
+
+    /// What happens to jobs from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<JobEvent>> {
+        self.runner.book.subscribe()
+    }
+
+    /// Whether this host has run the job, and does not any more. Not of jobs that it does not remember.
+    pub fn has_ended(&self, job: &JobId) -> bool {
+        self.runner.book.get(job).is_some_and(|job| !job.status.is_active())
     }
 
     /// All endpoints of the API.

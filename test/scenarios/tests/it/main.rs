@@ -10,6 +10,7 @@ mod formations_run;
 mod hosts_are_cut_off;
 mod hosts_join_and_leave;
 mod one_host_runs_jobs;
+mod platforms_survive;
 mod power_fails;
 mod three_hosts_are_one_cluster;
 mod time_stands_still_or_jumps;

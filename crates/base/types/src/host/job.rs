@@ -174,4 +174,19 @@ impl ActiveJob {
     pub fn id(&self) -> Option<JobId> {
         self.job.id.parse().ok()
     }
+
+    /// What starts the job again under another id, with the same volumes.
+    pub fn again(&self, id: &JobId) -> Job {
+        let mut job = self.job.clone();
+        job.id = id.to_string();
+        let env = &mut job.config.env;
+        if let Some(value) = env.get_mut("FLYNN_JOB_ID") {
+            *value = id.to_string();
+        }
+        // Given by the host to this job; the new one gets its own.
+        if !self.internal_ip.is_empty() && env.get("EXTERNAL_IP") == Some(&self.internal_ip) {
+            env.remove("EXTERNAL_IP");
+        }
+        job
+    }
 }

@@ -127,15 +127,7 @@ impl Runner {
     /// Starts a copy of a lost job under a new id, with the same volumes.
     async fn resurrect(self: &Arc<Self>, host: &HostId, lost: &JobId, job: &ActiveJob) {
         let id = JobId::new(host, uuid::Uuid::new_v4());
-        let mut copy = job.job.clone();
-        copy.id = id.to_string();
-        if let Some(value) = copy.config.env.get_mut("FLYNN_JOB_ID") {
-            *value = id.to_string();
-        }
-        // Given by the host to the lost job; the new one gets its own.
-        if !job.internal_ip.is_empty() && copy.config.env.get("EXTERNAL_IP") == Some(&job.internal_ip) {
-            copy.config.env.remove("EXTERNAL_IP");
-        }
+        let copy = job.again(&id);
         let mut pause = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         loop {
             match self.book.add(&id, copy.clone()).await {
