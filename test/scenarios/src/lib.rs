@@ -28,7 +28,7 @@ pub use cluster::{cluster, elections, formed, networked, raft_leader, subnets};
 pub use image::{busybox, busybox_file};
 pub use jobs::{counting, shell, with_service, with_volume};
 pub use lines::numbered;
-pub use load::{Load, under_load};
+pub use load::{Failure, Load, under_load};
 pub use node::{Node, Output, SETTLING};
 pub use platform::{Answer, CHANGE, Platform, server};
 pub use seed::seeded;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
@@ -18,7 +18,22 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub struct Load {
     pub answered: usize,
     /// Each with what came instead of 200.
-    pub failed: Vec<String>,
+    pub failed: Vec<Failure>,
+}
+
+/// A request without the answer that it should have had.
+#[derive(Debug)]
+pub struct Failure {
+    pub at: Instant,
+    pub seen: String,
+}
+
+impl Load {
+    /// From the first failure to the last.
+    pub fn outage(&self) -> Duration {
+        let times = || self.failed.iter().map(|failure| failure.at);
+        times().max().zip(times().min()).map_or(Duration::ZERO, |(last, first)| last.duration_since(first))
+    }
 }
 
 /// Asks the app of this name all the time while `work` is done.
@@ -27,11 +42,14 @@ pub fn under_load<T: Send>(platform: &Platform, name: &str, work: impl FnOnce() 
     let ask = || {
         while !ended.load(Ordering::Relaxed) {
             let answer = platform.get(name, "/");
+            let at = Instant::now();
             let mut load = load.lock().unwrap_or_else(PoisonError::into_inner);
             match answer {
                 Ok(answer) if answer.status == StatusCode::OK => load.answered += 1,
-                Ok(answer) => load.failed.push(format!("{} {}", answer.status, answer.text())),
-                Err(err) => load.failed.push(format!("{err:#}")),
+                Ok(answer) => {
+                    load.failed.push(Failure { at, seen: format!("{} {}", answer.status, answer.text()) });
+                }
+                Err(err) => load.failed.push(Failure { at, seen: format!("{err:#}") }),
             }
             drop(load);
             std::thread::sleep(PAUSE);

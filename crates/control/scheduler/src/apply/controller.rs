@@ -127,28 +127,16 @@ impl World {
     }
 
     /// Compares the controller's active jobs with ours (spec J19, J20).
-    pub(super) fn active_jobs(&mut self, asked: Time, records: &[Record], now: Time) {
+    pub(super) fn active_jobs(&mut self, asked: Time, records: Vec<Record>, now: Time) {
         if !self.decides(now) {
+            self.records = Some((asked, records));
             return;
         }
+        self.elsewhere.clear();
         let mut present = HashSet::new();
         for record in records {
-            let Ok(uuid) = record.uuid.parse::<Uuid>() else { continue };
-            present.insert(uuid);
-            match self.uuids.get(&uuid).copied() {
-                Some(index) => {
-                    let job = &self.jobs[index];
-                    // A blocked job is reported as pending.
-                    let same = record.state == Some(job.state())
-                        || (job.state() == JobState::Blocked && record.state == Some(JobState::Pending));
-                    let settled = job.save.saved == job.save.version && !job.save.in_flight;
-                    if !same && settled && !matches!(job.phase, Phase::Stopping { .. }) {
-                        self.touch(index);
-                    }
-                }
-                None if self.may_be_elsewhere(record) => {}
-                None => self.orphan_found(record, uuid),
-            }
+            present.extend(record.uuid.parse::<Uuid>());
+            self.compare(record);
         }
         let absent = self.jobs.iter().filter(|(_, job)| {
             job.phase.is_live()
@@ -158,6 +146,31 @@ impl World {
         });
         for index in absent.map(|(index, _)| index).collect::<Vec<_>>() {
             self.touch(index);
+        }
+    }
+
+    fn compare(&mut self, record: Record) {
+        let Ok(uuid) = record.uuid.parse::<Uuid>() else { return };
+        match self.uuids.get(&uuid).copied() {
+            Some(index) => {
+                let job = &self.jobs[index];
+                // A blocked job is reported as pending.
+                let same = record.state == Some(job.state())
+                    || (job.state() == JobState::Blocked && record.state == Some(JobState::Pending));
+                let settled = job.save.saved == job.save.version && !job.save.in_flight;
+                if !same && settled && !matches!(job.phase, Phase::Stopping { .. }) {
+                    self.touch(index);
+                }
+            }
+            None if self.may_be_elsewhere(&record) => self.elsewhere.push(record),
+            None => self.orphan_found(&record, uuid),
+        }
+    }
+
+    /// A host has told what it has: what was not known before may be known now to be nowhere.
+    pub(super) fn compare_elsewhere(&mut self) {
+        for record in std::mem::take(&mut self.elsewhere) {
+            self.compare(record);
         }
     }
 

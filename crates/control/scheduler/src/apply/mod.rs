@@ -31,18 +31,27 @@ impl World {
             Event::VolumesCurrent => self.volumes_current = true,
             Event::Sinks(sinks) => self.all_sinks(sinks),
             Event::Sink(sink) => self.sink(sink),
-            Event::ActiveJobs { asked, jobs } => self.active_jobs(asked, &jobs, now),
+            Event::ActiveJobs { asked, jobs } => self.active_jobs(asked, jobs, now),
             Event::HostStream(id) => self.stream_opened(&id, now),
             Event::HostJob { host, report } => self.host_job(&host, &report, now),
             Event::HostVolume { host, event } => self.host_volume(&host, &event),
             Event::Answer(answer) => self.answer(answer, now),
+        }
+        if self.records.is_some()
+            && self.decides(now)
+            && let Some((asked, records)) = self.records.take()
+        {
+            self.active_jobs(asked, records, now);
         }
     }
 
     fn answer(&mut self, answer: Answer, now: Time) {
         match answer {
             Answer::Checked { host, alive } => self.checked(&host, alive, now),
-            Answer::Listed { host, asked, term, listing } => self.listed(&host, asked, term, listing.as_deref(), now),
+            Answer::Listed { host, asked, term, listing } => {
+                self.listed(&host, asked, term, listing.as_deref(), now);
+                self.compare_elsewhere();
+            }
             Answer::Started { job, host, outcome } => self.started(job, &host, outcome, now),
             Answer::LookedUp { job, host, outcome } => self.looked_up(job, &host, outcome, now),
             Answer::Withdrawn { job, done } => self.withdrawn(job, done, now),

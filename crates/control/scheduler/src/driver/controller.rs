@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flynn_controller_client::{Client, Fed};
+use flynn_controller_client::{Client, ClientError, Fed};
 use tracing::debug;
 
 use super::Inbox;
@@ -11,6 +11,8 @@ use crate::Event;
 
 /// From one comparison to the next (spec section 5).
 const JOBS: Duration = Duration::from_secs(30);
+/// After a comparison that failed.
+const AGAIN: Duration = Duration::from_secs(1);
 const FORMATIONS: Duration = Duration::from_secs(60);
 const SINKS_AND_VOLUMES: Duration = Duration::from_secs(60);
 
@@ -40,24 +42,16 @@ pub(super) fn follow(inbox: &Inbox, client: &Client, clock: Clock) {
     every(inbox, JOBS, client, move |to, client| async move { jobs(&to, &client, clock).await });
     every(inbox, FORMATIONS, client, move |to, client| async move {
         let asked = clock.now();
-        match client.active_formations().await {
-            Ok(formations) => to.put(Event::ActiveFormations { asked, formations }).await,
-            Err(err) => debug!(%err, "active formations"),
-        }
+        let formations = client.active_formations().await?;
+        to.put(Event::ActiveFormations { asked, formations }).await;
+        Ok(())
     });
     every(inbox, SINKS_AND_VOLUMES, client, move |to, client| async move {
-        match client.volume_list().await {
-            Ok(volumes) => {
-                for volume in volumes {
-                    to.put(Event::Volume(Box::new(volume))).await;
-                }
-            }
-            Err(err) => debug!(%err, "volumes"),
+        for volume in client.volume_list().await? {
+            to.put(Event::Volume(Box::new(volume))).await;
         }
-        match client.sink_list().await {
-            Ok(sinks) => to.put(Event::Sinks(sinks)).await,
-            Err(err) => debug!(%err, "sinks"),
-        }
+        to.put(Event::Sinks(client.sink_list().await?)).await;
+        Ok(())
     });
 }
 
@@ -80,27 +74,31 @@ fn follow_sinks(inbox: &Inbox, client: &Client) {
     });
 }
 
-/// Does something now and from then on.
+/// Does something now and from then on. What fails is done again soon: a scheduler may start before its controller.
 fn every<F>(inbox: &Inbox, pause: Duration, client: &Client, work: impl Fn(Inbox, Client) -> F + Send + 'static)
 where
-    F: Future<Output = ()> + Send,
+    F: Future<Output = Result<(), ClientError>> + Send,
 {
     let (to, client) = (inbox.clone(), client.clone());
     inbox.spawn(async move {
-        let mut ticks = tokio::time::interval(pause);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            work(to.clone(), client.clone()).await;
+            let pause = match work(to.clone(), client.clone()).await {
+                Ok(()) => pause,
+                Err(err) => {
+                    debug!(%err, "the controller cannot be compared with");
+                    AGAIN
+                }
+            };
+            tokio::time::sleep(pause).await;
         }
     });
 }
 
-async fn jobs(to: &Inbox, client: &Client, clock: Clock) {
+async fn jobs(to: &Inbox, client: &Client, clock: Clock) -> Result<(), ClientError> {
     let asked = clock.now();
-    match client.active_jobs().await {
-        Ok(Some(jobs)) => to.put(Event::ActiveJobs { asked, jobs }).await,
-        Ok(None) => {} // an older controller, during an update (spec J21)
-        Err(err) => debug!(%err, "active jobs"),
+    // An older controller, during an update, does not tell (spec J21).
+    if let Some(jobs) = client.active_jobs().await? {
+        to.put(Event::ActiveJobs { asked, jobs }).await;
     }
+    Ok(())
 }

@@ -119,7 +119,7 @@ impl Cluster {
         self.event_to(number, Event::VolumesCurrent);
         let event = Event::Leader { ours: number == self.leader, term: self.term };
         self.event_to(number, event);
-        self.after(Duration::from_secs(30), Delivery::Sync { scheduler: number });
+        self.after(Duration::ZERO, Delivery::Sync { scheduler: number });
     }
 
     pub(super) fn world(&self) -> &World {

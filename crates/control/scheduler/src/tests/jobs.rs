@@ -184,6 +184,18 @@ fn j19_records_of_jobs_that_nobody_has_are_set_to_down_and_wrong_ones_are_writte
 }
 
 #[test]
+fn j19_a_scheduler_that_takes_over_compares_at_once() {
+    let (mut cluster, _, job) = with_one_job();
+    let mut orphan = cluster.controller.jobs[&job].clone();
+    orphan.uuid = Uuid::from_u128(5).to_string();
+    cluster.controller.jobs.insert(Uuid::from_u128(5), orphan);
+    cluster.start_scheduler(7);
+    cluster.lead(1);
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.controller.jobs[&Uuid::from_u128(5)].state.unwrap().as_str(), "down");
+}
+
+#[test]
 fn j20_a_job_that_the_controller_lost_is_written_again_and_a_stop_is_asked_for_again() {
     let (mut cluster, _, job) = with_one_job();
     cluster.controller.jobs.clear();

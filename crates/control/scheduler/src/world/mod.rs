@@ -75,6 +75,10 @@ pub struct World {
     pub(crate) sinks: Option<BTreeMap<String, Sink>>,
     /// Records of jobs that nobody has, to be set to down.
     pub(crate) orphans: BTreeMap<Uuid, Orphan>,
+    /// The jobs that the controller took for active when asked then, until the world is known well enough to compare.
+    pub(crate) records: Option<(Time, Vec<flynn_types::controller::Job>)>,
+    /// Those of jobs that may run on hosts that have not told yet what they have.
+    pub(crate) elsewhere: Vec<flynn_types::controller::Job>,
     pub(crate) ids: Ids,
     pub(crate) todo: Todo,
     pub(crate) timers: BTreeSet<(Time, Timer)>,
@@ -109,6 +113,8 @@ impl World {
             services: BTreeMap::new(),
             sinks: None,
             orphans: BTreeMap::new(),
+            records: None,
+            elsewhere: Vec::new(),
             ids: Ids::new(seed),
             todo: Todo::default(),
             timers: BTreeSet::new(),

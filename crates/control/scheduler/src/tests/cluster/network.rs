@@ -386,7 +386,7 @@ impl Cluster {
         self.answer(scheduler, Answer::Listed { host: id, asked, term, listing: Some(Box::new(listing)) });
     }
 
-    /// What a scheduler asks for every 30 s.
+    /// What a scheduler asks for when it starts, and every 30 s.
     fn sync(&mut self, scheduler: usize) {
         self.after(Duration::from_secs(30), Delivery::Sync { scheduler });
         if self.controller.down {
