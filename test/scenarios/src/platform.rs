@@ -106,6 +106,7 @@ impl Platform {
             .header(header::HOST, host)
             .header(header::AUTHORIZATION, authorization)
             .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json")
             .body(body)?;
         let client = flynn_http::Client::new(&url);
         let answer = block_on(client.send_as_is(request, MAX_ANSWER))?;
@@ -119,15 +120,24 @@ impl Platform {
 
     /// Creates a release of an app whose type `web` runs a shell script in busybox, with port 8080 as service `<app>-web`.
     pub fn release(&self, app: &App, script: &str) -> anyhow::Result<Release> {
-        let artifact = self.call(Method::POST, "/artifacts", serde_json::to_value(image::busybox())?)?;
-        let artifact: Artifact = serde_json::from_value(artifact)?;
+        self.release_of(app, image::busybox(), Self::web(app, script))
+    }
+
+    /// The process type `web` of [`Platform::release`].
+    pub fn web(app: &App, script: &str) -> Value {
         let service = format!("{}-web", app.name);
         let check = json!({"type": "http", "interval": 100_000_000, "threshold": 1, "kill_down": false});
-        let process = json!({
+        json!({
             "args": ["/bin/sh", "-c", script],
             "ports": [{"port": 8080, "proto": "tcp", "service": {"name": service, "create": true, "check": check}}],
             "service": service,
-        });
+        })
+    }
+
+    /// Creates a release of this image and type `web`.
+    pub fn release_of(&self, app: &App, image: &Artifact, process: Value) -> anyhow::Result<Release> {
+        let artifact = self.call(Method::POST, "/artifacts", serde_json::to_value(image)?)?;
+        let artifact: Artifact = serde_json::from_value(artifact)?;
         let other = json!({"args": ["/bin/sh", "-c", "sleep 1000"]});
         let release = json!({
             "app_id": app.id,

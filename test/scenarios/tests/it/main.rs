@@ -12,6 +12,7 @@ mod hosts_join_and_leave;
 mod one_host_runs_jobs;
 mod platforms_survive;
 mod power_fails;
+mod releases_do_not_come_up;
 mod three_hosts_are_one_cluster;
 mod time_stands_still_or_jumps;
 mod writes_are_interrupted;
