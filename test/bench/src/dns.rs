@@ -8,7 +8,7 @@ use crate::table::Table;
 
 pub(crate) fn compare(rounds: usize, table: &mut Table) -> anyhow::Result<()> {
     let own = std::env::current_exe()?;
-    let example = own.parent().context("this program has no folder")?.join("examples/bench");
+    let example = own.parent().context("this program has no folder")?.join("examples/bench_dns");
     let output = Command::new(&example).args([&rounds.clamp(3, 9).to_string(), "1"]).output();
     let output = output.with_context(|| format!("run {}: run script/bench, which builds it", example.display()))?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

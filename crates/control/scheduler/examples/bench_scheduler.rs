@@ -1,4 +1,4 @@
-//! What a decision costs in a large cluster: `cargo run --release -p flynn-scheduler --example bench`.
+//! What a decision costs in a large cluster: `cargo run --release -p flynn-scheduler --example bench_scheduler`.
 //!
 //! 1,000 hosts and 100,000 jobs, in 1,000 formations of 100 jobs; and the same with a formation of 10,000. Figures are
 //! medians with the least and the most.

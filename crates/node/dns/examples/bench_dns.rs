@@ -1,6 +1,6 @@
 //! Answers per second of our server and of `dnsmasq` for the same record: the same client asks both in turn.
 //!
-//! `cargo run --release -p flynn-dns --example bench [rounds] [seconds per round]`
+//! `cargo run --release -p flynn-dns --example bench_dns [rounds] [seconds per round]`
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example reports to whoever runs it")]
 
