@@ -117,6 +117,7 @@ impl World {
             heard: now,
             runs: false,
             looked_up: false,
+            ended_on: None,
             found: None,
             save: Save::default(),
         });

@@ -15,6 +15,7 @@ impl World {
     pub fn job_record(&self, index: JobIndex) -> Option<(JobRecord, u32)> {
         let job = self.jobs.find(index)?;
         let host = job.phase.host().and_then(|host| self.hosts.find(host)).map(|host| &host.id);
+        let host = host.or(job.ended_on.as_ref());
         let (args, meta) = self.args_and_meta(job);
         let waits = matches!(
             job.state(),

@@ -135,6 +135,7 @@ impl World {
             heard,
             runs: report.status == JobStatus::Running,
             looked_up: false,
+            ended_on: None,
             found: Some(Box::new(report.found.clone())),
             save: Save::default(),
         });
@@ -166,6 +167,7 @@ impl World {
         if job.phase == Phase::Stopped {
             return;
         }
+        job.ended_on = job.phase.host().and_then(|host| self.hosts.find(host)).map(|host| host.id.clone());
         let wanted = job.phase.is_live();
         (job.exit_status, job.host_error) = (status, error);
         let long = matches!(job.phase, Phase::Running { since, .. } if now.since(since) > RAN_LONG);

@@ -34,6 +34,12 @@ fn j1_late_news_never_move_a_job_backwards() {
     assert!(matches!(cluster.world().job(job).unwrap().phase, Phase::Running { .. }));
     cluster.crash(&host, job);
     cluster.settle();
+    let record = &cluster.controller.jobs[&job];
+    assert_eq!(
+        (record.host_id.as_str(), record.id.clone()),
+        ("host1", format!("host1-{job}")),
+        "where it was stays known"
+    );
     for status in [JobStatus::Starting, JobStatus::Running, JobStatus::Crashed] {
         say(&mut cluster, &host, job, status);
         assert!(cluster.world().job(job).is_none(), "what ended stays ended");

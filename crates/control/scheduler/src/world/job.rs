@@ -52,6 +52,8 @@ pub struct Job {
     /// Its host runs it, and its service is waited for.
     pub(crate) runs: bool,
     pub(crate) looked_up: bool,
+    /// The host of a job that is over: its record, and its output, are found by it.
+    pub(crate) ended_on: Option<HostId>,
     /// What its host said of a job that was not created here.
     pub(crate) found: Option<Box<Found>>,
     pub(crate) save: Save,
