@@ -37,7 +37,7 @@ impl Fix {
             Discoverd::from_list(&servers.join(",")).context("invalid --peer-ips value")?
         };
         let cluster = Cluster::new(discoverd, this.host_key());
-        flynn_repair::fix(&cluster, Options { min_hosts, dry_run: self.dry_run }, |line| warn(line)).await?;
+        flynn_repair::fix(&cluster, Options { min_hosts, dry_run: self.dry_run }, warn).await?;
         if !self.dry_run {
             warn("cluster fix complete");
         }
