@@ -31,8 +31,7 @@ pub enum CertificateError {
 
 /// A certificate for these hosts, the first of which is its name, of an authority of its own.
 pub fn issue(hosts: &[String]) -> Result<TlsCert, CertificateError> {
-    let (ca_cert, cert, key) =
-        make(hosts).map_err(|err| CertificateError::Issue { hosts: hosts.join(", "), err })?;
+    let (ca_cert, cert, key) = make(hosts).map_err(|err| CertificateError::Issue { hosts: hosts.join(", "), err })?;
     let pin = pin(&cert)?;
     Ok(TlsCert { ca_cert, cert, pin, key })
 }

@@ -55,9 +55,7 @@ fn of_database(error: &sqlx::Error) -> ApiError {
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => {
-                ApiError::unavailable(format!("the database cannot be reached: {error}"))
-            }
+            | sqlx::Error::WorkerCrashed => ApiError::unavailable(format!("the database cannot be reached: {error}")),
             other => ApiError::internal(format!("the database's answer cannot be used: {other}")),
         };
     };
@@ -65,7 +63,9 @@ fn of_database(error: &sqlx::Error) -> ApiError {
     let said = database.message();
     match &*code {
         "23505" => ApiError::new(ErrorCode::ObjectExists, said),
-        "23502" | "23503" | "23514" | "22001" | "22003" | "22021" | "22P05" | "54000" | "P0001" => ApiError::validation("", said),
+        "23502" | "23503" | "23514" | "22001" | "22003" | "22021" | "22P05" | "54000" | "P0001" => {
+            ApiError::validation("", said)
+        }
         // An operator's work, but nothing of the request is wrong: it succeeds once there is space again.
         "53100" => ApiError::unavailable(format!("the database's disk is full: {said}")),
         // Serialization failures, read-only after a failover, a lock or a statement that took too long.

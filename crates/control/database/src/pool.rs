@@ -18,8 +18,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection may take to say that it works: the server's host may be gone without a word.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that nobody needed for so long are closed: each is a process of the server, with memory of its own. They
-/// are given out in turn, so what stays open is what is asked for within this time.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// are given out in turn, so as many stay open as there are requests within this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the database may take to be there and writable at the start.
 const PATIENCE: Duration = Duration::from_secs(300);
 

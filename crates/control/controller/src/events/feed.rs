@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flynn_http::Backoff;
-use sqlx::{Acquire as _, PgPool};
 use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{Acquire as _, PgPool};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

@@ -2,8 +2,8 @@
 
 use flynn_types::acme::{AcmeConfig, ManagedCertificate};
 use flynn_types::controller::{
-    App, DomainMigration, Formation, Job, NewJob, Provider, Release, Resource, ResourceReq,
-    ScaleRequest, Sink, Strategy, Volume,
+    App, DomainMigration, Formation, Job, NewJob, Provider, Release, Resource, ResourceReq, ScaleRequest, Sink,
+    Strategy, Volume,
 };
 use flynn_types::image::Artifact;
 use flynn_types::router::Route;
@@ -92,7 +92,8 @@ const ENTRYPOINT: Kind = Kind::Object(&[
     ("uid", U32),
     ("gid", U32),
 ]);
-const LAYER: Kind = Kind::Object(&[("id", LONG), ("type", LONG), ("length", I64), ("hashes", TEXT_MAP), ("meta", TEXT_MAP)]);
+const LAYER: Kind =
+    Kind::Object(&[("id", LONG), ("type", LONG), ("length", I64), ("hashes", TEXT_MAP), ("meta", TEXT_MAP)]);
 const PLATFORM: Kind = Kind::Object(&[("architecture", LONG), ("os", LONG)]);
 const ROOTFS: Kind = Kind::Object(&[("platform", PLATFORM), ("layers", Kind::List(&LAYER))]);
 const MANIFEST: Kind = Kind::Object(&[

@@ -52,9 +52,10 @@ impl Kind {
                 let is_within = number.as_i64().is_some_and(|number| (from..=to).contains(&number));
                 if is_within { Ok(()) } else { Err(invalid(path, &format!("must be a number from {from} to {to}"))) }
             }
-            (Self::List(item), Value::Array(items)) => {
-                items.iter().enumerate().try_for_each(|(index, value)| item.check(value, &within(path, &index.to_string())))
-            }
+            (Self::List(item), Value::Array(items)) => items
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, value)| item.check(value, &within(path, &index.to_string()))),
             (Self::Map(item), Value::Object(fields)) => fields.iter().try_for_each(|(key, value)| {
                 check_text(key, LONG, path)?;
                 item.check(value, &within(path, key))
@@ -121,7 +122,9 @@ fn strip(kind: Kind, value: &mut Value) -> bool {
             let nested = known.iter().filter_map(|(name, kind)| Some(strip(*kind, fields.get_mut(*name)?)));
             nested.fold(removed, |any, one| any | one)
         }
-        (Kind::Map(item), Value::Object(fields)) => fields.values_mut().fold(false, |any, value| any | strip(*item, value)),
+        (Kind::Map(item), Value::Object(fields)) => {
+            fields.values_mut().fold(false, |any, value| any | strip(*item, value))
+        }
         (Kind::List(item), Value::Array(items)) => items.iter_mut().fold(false, |any, value| any | strip(*item, value)),
         _ => false,
     }

@@ -124,6 +124,7 @@ async fn w6_a_deployment_is_cancelled_while_it_can_be_taken_back() {
     controller.put("/apps/shop/release", &switch).await.error(409, &refused);
     // Who has got its release is not taken back.
     controller.put("/apps/shop/release", &json!({ "id": second.id })).await.json::<Release>();
-    let late = format!("the app has the release of deployment {} already: deploy the one before to go back", pending.id);
+    let late =
+        format!("the app has the release of deployment {} already: deploy the one before to go back", pending.id);
     cancel(&pending.id).await.error(409, &late);
 }

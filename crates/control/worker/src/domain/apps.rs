@@ -96,7 +96,9 @@ impl Working<'_> {
         let made = self.patiently(async || controller.releases(app).await).await?;
         let expected = change.applied(current);
         let same = |made: &&Release| {
-            made.env == expected.env && made.processes == expected.processes && made.artifact_ids == expected.artifact_ids
+            made.env == expected.env
+                && made.processes == expected.processes
+                && made.artifact_ids == expected.artifact_ids
         };
         if let Some(made) = made.iter().find(same) {
             return Ok(made.id.clone());

@@ -56,9 +56,11 @@ fn siblings(routes: &[Route], migration: &DomainMigration, certificate: &TlsCert
             hsts: route.hsts,
             // One that is ordered is ordered for the new domain too.
             managed_certificate_domain: if is_managed { domain.clone() } else { String::new() },
-            certificate: pair
-                .filter(|_| !is_managed)
-                .map(|(cert, key)| Certificate { cert, key, ..Certificate::default() }),
+            certificate: pair.filter(|_| !is_managed).map(|(cert, key)| Certificate {
+                cert,
+                key,
+                ..Certificate::default()
+            }),
             domain,
             ..Route::default()
         };
@@ -73,9 +75,9 @@ impl Working<'_> {
     pub(super) async fn add_routes(&self, migration: &DomainMigration, certificate: &TlsCert) -> Result<(), Failure> {
         let controller = &self.context.controller;
         let known = self.patiently(async || controller.routes().await).await?;
-        let readable = known.into_iter().filter_map(|route| {
-            route.inspect_err(|err| tracing::warn!(%err, "a route stays as it is")).ok()
-        });
+        let readable = known
+            .into_iter()
+            .filter_map(|route| route.inspect_err(|err| tracing::warn!(%err, "a route stays as it is")).ok());
         for route in siblings(&readable.collect::<Vec<_>>(), migration, certificate) {
             self.go_on().await?;
             let Some(app) = route.parent_ref.strip_prefix("controller/apps/").map(str::to_owned) else { continue };

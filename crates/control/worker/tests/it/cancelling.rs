@@ -92,7 +92,10 @@ async fn w5_a_worker_that_is_killed_while_it_takes_a_deployment_back_leaves_that
     is_back(&cluster, &held).await;
     let requests = cluster.requests(&held.deployment).await;
     assert_eq!(requests[..3], STEPS[..3]);
-    assert!(requests[3..].iter().all(|request| request == RESTORES || request.starts_with("new web=0")), "{requests:?}");
+    assert!(
+        requests[3..].iter().all(|request| request == RESTORES || request.starts_with("new web=0")),
+        "{requests:?}"
+    );
 }
 
 #[tokio::test]

@@ -18,8 +18,7 @@ async fn system_app(cluster: &Cluster, name: &str, env: &Value) -> App {
     let app = json!({ "name": name, "meta": { "flynn-system-app": "true" } });
     let app: App = cluster.send(Method::POST, "/apps", &app).await;
     let bare = cluster.release(&app, &["web"]).await;
-    let release =
-        json!({ "app_id": app.id, "artifacts": bare.artifact_ids, "env": env, "processes": { "web": { "args": ["a"] } } });
+    let release = json!({ "app_id": app.id, "artifacts": bare.artifact_ids, "env": env, "processes": { "web": { "args": ["a"] } } });
     let release: Release = cluster.send(Method::POST, "/releases", &release).await;
     cluster.deploy(&app, &release).await;
     cluster.scale(&app, &release, &[("web", 1)]).await;
@@ -31,7 +30,12 @@ async fn env(cluster: &Cluster, app: &str) -> BTreeMap<String, String> {
 }
 
 async fn domains(cluster: &Cluster) -> BTreeSet<String> {
-    cluster.get::<Vec<Route>>("/routes").await.into_iter().map(|route| format!("{}{}", route.domain, route.path)).collect()
+    cluster
+        .get::<Vec<Route>>("/routes")
+        .await
+        .into_iter()
+        .map(|route| format!("{}{}", route.domain, route.path))
+        .collect()
 }
 
 async fn events(cluster: &Cluster, id: &str) -> Vec<DomainMigrationEvent> {
@@ -53,9 +57,12 @@ async fn done(cluster: &Cluster, id: &str) -> DomainMigration {
 /// The controller of the test keeps its domain: it is asked for the way back as by another one.
 async fn order_back(cluster: &Cluster) -> String {
     let id = Uuid::new_v4().to_string();
-    let insert = format!("INSERT INTO domain_migrations (migration_id, old_domain, domain) VALUES ('{id}', '{NEW}', '{OLD}')");
+    let insert =
+        format!("INSERT INTO domain_migrations (migration_id, old_domain, domain) VALUES ('{id}', '{NEW}', '{OLD}')");
     cluster.sql(&insert).await;
-    cluster.sql(&format!(r#"INSERT INTO que_jobs (job_class, args) VALUES ('domain_migration', '{{"id":"{id}"}}')"#)).await;
+    cluster
+        .sql(&format!(r#"INSERT INTO que_jobs (job_class, args) VALUES ('domain_migration', '{{"id":"{id}"}}')"#))
+        .await;
     id
 }
 
@@ -123,7 +130,8 @@ async fn x18_a_failure_is_told_and_tried_again_and_what_is_done_is_not_repeated(
     let _scheduler = Scheduler::start(&cluster);
     let _worker = cluster.worker().await;
     let id = Uuid::new_v4().to_string();
-    let insert = format!("INSERT INTO domain_migrations (migration_id, old_domain, domain) VALUES ('{id}', '{OLD}', 'ünï')");
+    let insert =
+        format!("INSERT INTO domain_migrations (migration_id, old_domain, domain) VALUES ('{id}', '{OLD}', 'ünï')");
     cluster.sql(&insert).await;
     let job = format!(r#"INSERT INTO que_jobs (job_class, args) VALUES ('domain_migration', '{{"id":"{id}"}}')"#);
     cluster.sql(&job).await;
