@@ -53,7 +53,12 @@ impl OwnServer {
         let mut holder = Command::new("setsid");
         if let Some(size) = limits.disk_mb {
             assert!(root, "a disk of limited size takes root");
-            let mount = format!(r#"mount -t tmpfs -o size={size}m,mode=0777 tmpfs "$0" && exec "$@""#);
+            // The folder goes when the file system is no longer in it, which the server's user cannot see to.
+            let mount = format!(
+                r#"trap '' HUP INT TERM
+                mount -t tmpfs -o size={size}m,mode=0777 tmpfs "$0" && "$@"
+                cd /; umount "$0"; rm -rf "${{0%/data}}""#
+            );
             holder.args(["unshare", "--mount", "sh", "-c", &mount]).arg(&data);
         }
         as_account(&mut holder);
