@@ -2,12 +2,16 @@
 //!
 //! [`Database::create`] gives a test a database of its own. The first call in a process starts a server in a temporary
 //! folder, on a Unix socket, as an unprivileged user; later ones share it. Databases are copies of a template, which the
-//! caller prepares once.
+//! caller prepares once. [`OwnServer`] is one that a test may break.
 //!
 //! **Invariant:** nothing stays, however the test ends: a shell of its own session holds the server and waits for the end
 //! of the test's process, also for a violent one, then stops the server and removes the folder.
 
 #![forbid(unsafe_code)]
+
+mod own;
+
+pub use own::{Limits, OwnServer};
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -61,6 +65,12 @@ impl Database {
         Self { options: server.options(&name), name }
     }
 
+    /// One that is there already.
+    pub fn at(options: PgConnectOptions) -> Self {
+        let name = options.get_database().expect("options that name a database").to_owned();
+        Self { options, name }
+    }
+
     /// How to connect to it.
     pub fn options(&self) -> PgConnectOptions {
         self.options.clone()
@@ -77,8 +87,11 @@ impl Database {
 
     /// Cuts all connections to it, as a failing server would.
     pub async fn cut_connections(&self) {
-        let cut = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", self.name);
-        Server::shared().administer(&cut).await;
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = $1 AND pid <> pg_backend_pid()";
+        let mut connection = PgConnection::connect_with(&self.options.clone().database("postgres")).await;
+        let connection = connection.as_mut().expect("connect to PostgreSQL");
+        sqlx::query(cut).bind(&self.name).execute(connection).await.expect("cut connections");
     }
 }
 
@@ -99,14 +112,8 @@ impl Server {
 
     fn start() -> Self {
         let programs = programs();
-        let folder = tempfile::Builder::new().prefix("flynn-pg-").tempdir().expect("make a folder").keep();
+        let folder = folder();
         let root = nix::unistd::Uid::effective().is_root();
-        if root {
-            let account = nix::unistd::User::from_name(ACCOUNT).ok().flatten();
-            let account = account.unwrap_or_else(|| panic!("there is no user {ACCOUNT}: run script/setup"));
-            nix::unistd::chown(&folder, Some(account.uid), Some(account.gid)).expect("give the folder away");
-        }
-        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).expect("close the folder");
         let mut holder = Command::new("setsid");
         if root {
             let id = |what: &str| format!("--{what}={ACCOUNT}");
@@ -141,6 +148,18 @@ impl Server {
             PgConnection::connect_with(&self.options("postgres")).await.expect("connect to PostgreSQL");
         connection.execute(AssertSqlSafe(sql)).await.unwrap_or_else(|err| panic!("{sql}: {err}"));
     }
+}
+
+/// A folder for a server: of its account's, and of nobody else's.
+fn folder() -> PathBuf {
+    let folder = tempfile::Builder::new().prefix("flynn-pg-").tempdir().expect("make a folder").keep();
+    if nix::unistd::Uid::effective().is_root() {
+        let account = nix::unistd::User::from_name(ACCOUNT).ok().flatten();
+        let account = account.unwrap_or_else(|| panic!("there is no user {ACCOUNT}: run script/setup"));
+        nix::unistd::chown(&folder, Some(account.uid), Some(account.gid)).expect("give the folder away");
+    }
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).expect("close the folder");
+    folder
 }
 
 /// Folder of the newest server's programs, which Debian does not put into the search path.

@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless something else is asked for: changes of state of ours, trouble of libraries.
+/// What is logged unless something else is asked for: changes of state of ours, trouble of libraries. (sqlx calls each
+/// connection to a database that takes no writes an error; `flynn_database` tells of it, once.)
 const DEFAULT_FILTER: &str = "info,openraft=warn,hyper=warn,h2=warn,hickory_proto=warn,hickory_server=warn,\
-                              libcontainer=warn,libcgroups=warn,netlink_proto=warn";
+                              libcontainer=warn,libcgroups=warn,netlink_proto=warn,sqlx_core::pool::inner=off";
 
 /// The look of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -113,6 +113,12 @@ impl Client {
         self.http.put_json(Method::PUT, &format!("/apps/{}/release", path_segment(app)), &body).await
     }
 
+    /// Gives an app another release on behalf of a deployment, unless that one is cancelled.
+    pub async fn switch_app_release(&self, app: &str, release: &str, deployment: &str) -> Result<(), ClientError> {
+        let body = BTreeMap::from([("id", release), ("deployment", deployment)]);
+        self.http.put_json(Method::PUT, &format!("/apps/{}/release", path_segment(app)), &body).await
+    }
+
     /// Releases of an app, newest first.
     pub async fn releases(&self, app: &str) -> Result<Vec<Release>, ClientError> {
         self.http.get_json(&format!("/apps/{}/releases", path_segment(app))).await
@@ -161,7 +167,7 @@ impl Client {
         Ok(messages.map(|line| line.msg).collect())
     }
 
-    async fn delete(&self, path: &str) -> Result<bool, ClientError> {
+    pub(crate) async fn delete(&self, path: &str) -> Result<bool, ClientError> {
         optional(self.http.send(Method::DELETE, path).await).map(|done| done.is_some())
     }
 }

@@ -1,7 +1,9 @@
 //! Making apps and what belongs to them.
 
+use std::collections::BTreeMap;
+
 use flynn_http::{ClientError, path_segment};
-use flynn_types::controller::{App, Formation, Job, Provider, Release, Resource};
+use flynn_types::controller::{App, Deployment, Formation, Job, Provider, Release, Resource};
 use flynn_types::image::Artifact;
 use flynn_types::router::Route;
 use http::Method;
@@ -55,6 +57,22 @@ impl Client {
     pub async fn put_resource(&self, resource: &Resource) -> Result<(), ClientError> {
         let (provider, id) = (path_segment(&resource.provider_id), path_segment(&resource.id));
         self.http.put_json(Method::PUT, &format!("/providers/{provider}/resources/{id}"), resource).await
+    }
+
+    /// Deploys a release; the worker does it. `finished_at` is set where nothing was to be done.
+    pub async fn deploy(&self, app: &str, release: &str) -> Result<Deployment, ClientError> {
+        let body = BTreeMap::from([("id", release)]);
+        self.http.send_json(Method::POST, &format!("/apps/{}/deploy", path_segment(app)), &body).await
+    }
+
+    /// A deployment; `None` if there is none.
+    pub async fn deployment(&self, id: &str) -> Result<Option<Deployment>, ClientError> {
+        optional(self.http.get_json(&format!("/deployments/{}", path_segment(id))).await)
+    }
+
+    /// Has a deployment taken back; 409 if it is over. `false` if there is none.
+    pub async fn cancel_deployment(&self, id: &str) -> Result<bool, ClientError> {
+        self.delete(&format!("/deployments/{}", path_segment(id))).await
     }
 
     pub async fn create_route(&self, app: &str, route: &Route) -> Result<Route, ClientError> {

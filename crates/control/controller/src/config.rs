@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::auth::{Keys, TokenError, TokenKey};
 
+/// Longer than what the database may take for a statement.
+const REQUEST_LIMIT: Duration = Duration::from_secs(90);
+
 /// What the API needs to know besides its database.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -28,6 +31,8 @@ pub struct Config {
     pub log_aggregator: String,
     /// Reported by the status; `dev` without.
     pub version: String,
+    /// Longest time until a request is answered that only the database has a part in.
+    pub request_limit: Duration,
 }
 
 /// Ports of the routers (spec router section 5.2, rules 5 and 8).
@@ -90,6 +95,7 @@ impl Config {
             host_key: None,
             log_aggregator: "http://logaggregator.discoverd".into(),
             version: "dev".into(),
+            request_limit: REQUEST_LIMIT,
         }
     }
 

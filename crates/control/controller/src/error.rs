@@ -51,9 +51,11 @@ impl Error {
 fn of_database(error: &sqlx::Error) -> ApiError {
     let sqlx::Error::Database(database) = error else {
         return match error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                ApiError::unavailable(format!("the database cannot be reached: {error}"))
-            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => ApiError::unavailable(format!("the database cannot be reached: {error}")),
             other => ApiError::internal(format!("the database's answer cannot be used: {other}")),
         };
     };
@@ -61,13 +63,21 @@ fn of_database(error: &sqlx::Error) -> ApiError {
     let said = database.message();
     match &*code {
         "23505" => ApiError::new(ErrorCode::ObjectExists, said),
-        "23502" | "23503" | "23514" | "22001" | "22003" | "22P05" | "P0001" => ApiError::validation("", said),
-        // Serialization failures, read-only after a failover, no connections left, and a server that goes down.
-        "40001" | "40P01" | "25006" | "53300" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" => {
+        "23502" | "23503" | "23514" | "22001" | "22003" | "22021" | "22P05" | "54000" | "P0001" => {
+            ApiError::validation("", said)
+        }
+        // An operator's work, but nothing of the request is wrong: it succeeds once there is space again.
+        "53100" => ApiError::unavailable(format!("the database's disk is full: {said}")),
+        // Serialization failures, read-only after a failover, a lock or a statement that took too long.
+        "40001" | "40P01" | "25006" | "25P03" | "55P03" | "57014" => {
             ApiError::unavailable(format!("the database is not ready: {said}"))
         }
         // Of a connection that is older than a change of the schema (`database::SchemaChange`).
         "0A000" if said.contains("cached plan") => ApiError::unavailable("the database's schema has just changed"),
+        // Nothing left of what the server needs, a server that goes down or comes up, a disk that fails.
+        code if ["53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
+            ApiError::unavailable(format!("the database is not ready: {said}"))
+        }
         code if code.starts_with("08") => ApiError::unavailable(format!("the database's connection broke: {said}")),
         code => ApiError::internal(format!("the database failed with {code}: {said}")),
     }

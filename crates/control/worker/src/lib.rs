@@ -11,6 +11,7 @@
 
 mod deletion;
 pub mod deploy;
+mod domain;
 mod events;
 mod queue;
 mod serve;
@@ -40,6 +41,7 @@ impl Context {
             "deployment" => deploy::run(self, &job, lease, stop).await,
             "app_deletion" => deletion::app(self, &job, &lease).await,
             "app_garbage_collection" => deletion::garbage(self, &job, &lease).await,
+            "domain_migration" => domain::run(self, &job, &lease, &stop).await,
             "release_cleanup" => deletion::release(self, &job, &lease).await,
             unknown => Ended::Failed(format!("unknown job type: {unknown:?}")),
         }

@@ -27,10 +27,13 @@ pub(super) fn endpoints() -> Endpoints {
     Endpoints::new()
         .get("/apps", "All apps, newest first", list)
         .post("/apps", "Create an app", create)
+        .taking::<App>()
         .get("/apps/{app}", "An app", read)
         .post("/apps/{app}", "Change strategy, metadata or deploy timeout of an app", update)
+        .taking::<App>()
         .delete("/apps/{app}", "Delete an app with all that it has; the worker does it", delete)
         .post("/apps/{app}/meta", "Change an app", update)
+        .taking::<App>()
         .post("/apps/{app}/gc", "Delete old releases of an app; the worker does it", collect_garbage)
 }
 
@@ -86,7 +89,7 @@ fn fill_in(app: &mut App) {
         app.id = uuid::Uuid::new_v4().to_string();
     }
     if app.strategy.is_empty() {
-        app.strategy = Strategy::AllAtOnce.as_str().to_owned();
+        app.strategy = Strategy::OneByOne.as_str().to_owned();
     }
     if app.deploy_timeout == 0 {
         app.deploy_timeout = DEFAULT_DEPLOY_TIMEOUT;

@@ -19,6 +19,7 @@ pub(super) fn endpoints() -> Endpoints {
     Endpoints::new()
         .get("/artifacts", "All artifacts, newest first", list)
         .post("/artifacts", "Create an artifact; its manifest is fetched and verified", create)
+        .taking::<Artifact>()
         .get("/artifacts/{id}", "An artifact", read)
 }
 

@@ -26,6 +26,7 @@ pub(super) fn endpoints() -> Endpoints {
     Endpoints::new()
         .get("/backup", "Record of the latest backup", backup)
         .put("/domain", "Change the cluster's domain; the worker does it", migrate_domain)
+        .taking::<DomainMigration>()
         .get("/hosts", "All hosts", list_hosts)
         .get("/hosts/{host}/stats", "Figures of a host", host_stats)
         .get("/cluster/stats", "Figures of all hosts that answer", cluster_stats)
@@ -56,6 +57,9 @@ async fn migrate_domain(
     if sent.domain.is_empty() || sent.domain == *current {
         return Err(invalid("domain", "must be another domain"));
     }
+    if !is_domain(&sent.domain) {
+        return Err(invalid("domain", "must be a name in DNS, in ASCII and lower case"));
+    }
     let mut change = shared.change().await?;
     let old_tls_cert = router_certificate(&mut change).await?;
     let stored = store::cluster::insert_migration(change.sql(), &DomainMigration { old_tls_cert, ..sent }).await?;
@@ -64,6 +68,15 @@ async fn migrate_domain(
     change.enqueue("domain_migration", &stored).await?;
     change.commit().await?;
     Ok(Json(stored))
+}
+
+/// Whether certificates and names below it can be made for it.
+fn is_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        (1..=63).contains(&label.len()) && label.chars().all(fits) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 /// What the router's app serves by default; none before it is deployed.

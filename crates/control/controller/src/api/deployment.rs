@@ -5,13 +5,14 @@ use axum::extract::{Path, State};
 use flynn_types::controller::{
     App, Deployment, DeploymentEvent, DeploymentStatus, EventType, Release, Strategy, app_meta,
 };
+use flynn_types::error::ApiError;
 use serde_json::json;
 
 use super::release::{make_current, of_app};
 use crate::api::endpoints::Endpoints;
 use crate::database::{Change, NewEvent, Op};
 use crate::error::{Result, invalid};
-use crate::input::{IdOnly, Input};
+use crate::input::{Input, ReleaseRef};
 use crate::shared::Shared;
 use crate::store;
 
@@ -21,8 +22,10 @@ const IN_PROGRESS: &str = "Cannot create deploy, there is already one in progres
 pub(super) fn endpoints() -> Endpoints {
     Endpoints::new()
         .post("/apps/{app}/deploy", "Deploy a release; the worker does it", create)
+        .taking::<ReleaseRef>()
         .get("/apps/{app}/deployments", "Deployments of an app, newest first", list)
         .get("/deployments/{id}", "A deployment", read)
+        .delete("/deployments/{id}", "Cancel a deployment; the worker takes it back", cancel)
 }
 
 async fn list(State(shared): State<Shared>, Path(app): Path<String>) -> Result<Json<Vec<Deployment>>> {
@@ -38,7 +41,7 @@ async fn read(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Js
 async fn create(
     State(shared): State<Shared>,
     Path(app): Path<String>,
-    Input(IdOnly { id }): Input<IdOnly>,
+    Input(ReleaseRef { id, .. }): Input<ReleaseRef>,
 ) -> Result<Json<Deployment>> {
     let mut change = shared.change().await?;
     let app = store::app::lock(change.sql(), &app).await?;
@@ -64,6 +67,30 @@ async fn create(
         ..DeploymentEvent::default()
     };
     change.emit(NewEvent::new(EventType::Deployment, &deployment.id, &event).app_text(&app.id).op(Op::Create));
+    change.commit().await?;
+    Ok(Json(deployment))
+}
+
+/// Ends a deployment that is under way (W6). The worker takes back what it did; asking again changes nothing.
+async fn cancel(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Deployment>> {
+    let id = store::id(&id)?;
+    let mut change = shared.change().await?;
+    let known = store::deployment::get(change.sql(), id).await?;
+    // The worker locks it to end a deployment, and so does whoever gives the app its new release.
+    let app = store::app::lock(change.sql(), &known.app_id).await?;
+    let deployment = store::deployment::get(change.sql(), id).await?;
+    if deployment.finished_at.is_some() {
+        let status = deployment.status.unwrap_or_default().as_str();
+        return Err(ApiError::conflict(format!("deployment {id} is over already: it is {status}")).into());
+    }
+    if app.release_id == deployment.new_release_id {
+        let text = format!("the app has the release of deployment {id} already: deploy the one before to go back");
+        return Err(ApiError::conflict(text).into());
+    }
+    store::deployment::cancel(change.sql(), id).await?;
+    if !change.hasten("deployment", id).await? {
+        change.enqueue("deployment", &json!({ "ID": deployment.id })).await?;
+    }
     change.commit().await?;
     Ok(Json(deployment))
 }

@@ -8,12 +8,21 @@ use axum::routing::{MethodFilter, get, on};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
+use crate::input::Checked;
 use crate::shared::Shared;
 
 /// Endpoints that are served, and described by that.
 pub(super) struct Endpoints {
     router: Router<Shared>,
-    described: Vec<(Method, &'static str, &'static str)>,
+    described: Vec<Described>,
+}
+
+struct Described {
+    method: Method,
+    path: &'static str,
+    summary: &'static str,
+    /// What it takes, as OpenAPI has it.
+    body: Option<Value>,
 }
 
 macro_rules! methods {
@@ -23,7 +32,7 @@ macro_rules! methods {
             H: Handler<T, Shared>,
             T: 'static,
         {
-            self.described.push((Method::$method, path, summary));
+            self.described.push(Described { method: Method::$method, path, summary, body: None });
             self.router = self.router.route(path, on(MethodFilter::$method, handler));
             self
         })*
@@ -36,6 +45,13 @@ impl Endpoints {
     }
 
     methods! { get: GET, post: POST, put: PUT, delete: DELETE, }
+
+    /// The endpoint before takes such an object.
+    pub(super) fn taking<T: Checked>(mut self) -> Self {
+        let last = self.described.last_mut().expect("an endpoint before");
+        last.body = Some(T::described());
+        self
+    }
 
     pub(super) fn merge(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);
@@ -52,14 +68,14 @@ impl Endpoints {
     /// As OpenAPI 3.1 has it.
     fn description(&self) -> Value {
         let mut paths = BTreeMap::<&str, Map<String, Value>>::new();
-        for (method, path, summary) in &self.described {
+        for Described { method, path, summary, body } in &self.described {
             let parameters: Vec<_> = path
                 .split('/')
                 .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
                 .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
                 .collect();
             let error = json!({ "$ref": "#/components/responses/Error" });
-            let operation = json!({
+            let mut operation = json!({
                 "summary": summary,
                 "parameters": parameters,
                 "responses": {
@@ -69,6 +85,9 @@ impl Endpoints {
                     "default": error,
                 },
             });
+            if let Some(schema) = body {
+                operation["requestBody"] = json!({ "content": { "application/json": { "schema": schema } } });
+            }
             paths.entry(path).or_default().insert(method.as_str().to_ascii_lowercase(), operation);
         }
         json!({

@@ -27,8 +27,10 @@ pub(super) fn endpoints() -> Endpoints {
         .get("/apps/{app}/formations", "Formations of an app", list)
         .get("/apps/{app}/formations/{release}", "A formation; with ?expand=true all that it takes to run", read)
         .put("/apps/{app}/formations/{release}", "Set how many jobs of a release run", set)
+        .taking::<Formation>()
         .delete("/apps/{app}/formations/{release}", "Stop all jobs of a release", delete)
         .put("/apps/{app}/scale/{release}", "Create a scale request, or end one", put_request)
+        .taking::<ScaleRequest>()
 }
 
 type Parameters = BTreeMap<String, String>;

@@ -6,7 +6,7 @@ mod run;
 use axum::Json;
 use axum::extract::{Path, State};
 use flynn_http::ClientError;
-use flynn_types::controller::{EventType, Job};
+use flynn_types::controller::{EventType, Job, NewJob};
 use flynn_types::error::ApiError;
 use uuid::Uuid;
 
@@ -22,8 +22,10 @@ pub(super) fn endpoints() -> Endpoints {
         .get("/active-jobs", "Jobs that run or will, newest update first", active)
         .get("/apps/{app}/jobs", "Jobs of an app, newest first", list)
         .post("/apps/{app}/jobs", "Run a one-off job; with Upgrade: flynn-attach/0 attached to it", run::run)
+        .taking::<NewJob>()
         .get("/apps/{app}/jobs/{job}", "A job", read)
         .put("/apps/{app}/jobs/{job}", "Record what became of a job", record)
+        .taking::<Job>()
         .delete("/apps/{app}/jobs/{job}", "Stop a job", kill)
 }
 

@@ -30,8 +30,10 @@ pub(super) fn endpoints() -> Endpoints {
         .get("/managed-certificates", "Automatic certificates as a list or a stream (?since=)", list_or_stream)
         .get("/managed-certificates/{id}", "An automatic certificate", read)
         .put("/managed-certificates/{id}", "Record what became of an automatic certificate", update)
+        .taking::<ManagedCertificate>()
         .get("/acme/config", "How certificates are ordered", read_config)
         .put("/acme/config", "Set how certificates are ordered", set_config)
+        .taking::<AcmeConfig>()
 }
 
 async fn list_or_stream(

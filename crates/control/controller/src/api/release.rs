@@ -5,12 +5,13 @@ mod delete;
 use axum::Json;
 use axum::extract::{Path, State};
 use flynn_types::controller::{App, AppRelease, EventType, Release};
+use flynn_types::error::{ApiError, ErrorCode};
 use uuid::Uuid;
 
 use crate::api::endpoints::Endpoints;
 use crate::database::{Change, NewEvent};
 use crate::error::{Error, Result, invalid};
-use crate::input::{IdOnly, Input};
+use crate::input::{Input, ReleaseRef};
 use crate::shared::Shared;
 use crate::store;
 
@@ -18,11 +19,13 @@ pub(super) fn endpoints() -> Endpoints {
     Endpoints::new()
         .get("/releases", "All releases, newest first", list)
         .post("/releases", "Create a release", create)
+        .taking::<Release>()
         .get("/releases/{id}", "A release", read)
         .get("/apps/{app}/releases", "Releases of an app, newest first", list_of_app)
         .delete("/apps/{app}/releases/{id}", "Delete a release and what only it used", delete::delete)
         .get("/apps/{app}/release", "The current release of an app", current)
         .put("/apps/{app}/release", "Set the current release without a deployment", set_current)
+        .taking::<ReleaseRef>()
 }
 
 async fn list(State(shared): State<Shared>) -> Result<Json<Vec<Release>>> {
@@ -58,11 +61,7 @@ async fn create(State(shared): State<Shared>, Input(release): Input<Release>) ->
     }
     store::release::insert(change.sql(), id, app_id, &release, &artifacts).await.map_err(|err| {
         if err.is_constraint("releases_pkey") {
-            flynn_types::error::ApiError::new(
-                flynn_types::error::ErrorCode::ObjectExists,
-                format!("a release with the id {id} exists or existed"),
-            )
-            .into()
+            ApiError::new(ErrorCode::ObjectExists, format!("a release with the id {id} exists or existed")).into()
         } else if err.is_constraint("release_artifacts_pkey") {
             invalid("artifacts", "must not name one twice")
         } else {
@@ -101,11 +100,18 @@ async fn current(State(shared): State<Shared>, Path(app): Path<String>) -> Resul
 async fn set_current(
     State(shared): State<Shared>,
     Path(app): Path<String>,
-    Input(IdOnly { id }): Input<IdOnly>,
+    Input(ReleaseRef { id, deployment }): Input<ReleaseRef>,
 ) -> Result<Json<Release>> {
     let mut change = shared.change().await?;
     let app = store::app::lock(change.sql(), &app).await?;
     let release = of_app(&mut change, &app, &id.unwrap_or_default()).await?;
+    if let Some(deployment) = deployment.filter(|id| !id.is_empty()) {
+        let id = store::id(&deployment).map_err(|_| invalid("deployment", "must be a UUID"))?;
+        // Whoever cancels it locks the app too.
+        if !store::deployment::goes_on(change.sql(), id, store::id(&app.id)?).await? {
+            return Err(ApiError::conflict(format!("deployment {id} is over or to end")).into());
+        }
+    }
     make_current(&mut change, &app, &release).await?;
     change.commit().await?;
     Ok(Json(release))

@@ -23,8 +23,10 @@ pub(super) fn endpoints() -> Endpoints {
         .get("/routes", "All routes, newest first", list_all)
         .get("/apps/{app}/routes", "Routes of an app, newest first", list)
         .post("/apps/{app}/routes", "Create a route", create)
+        .taking::<Route>()
         .get("/apps/{app}/routes/{kind}/{id}", "A route", read)
         .put("/apps/{app}/routes/{kind}/{id}", "Replace a route", update)
+        .taking::<Route>()
         .delete("/apps/{app}/routes/{kind}/{id}", "Delete a route", delete)
 }
 

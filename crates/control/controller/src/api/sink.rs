@@ -23,6 +23,7 @@ pub(super) fn endpoints() -> Endpoints {
     Endpoints::new()
         .get("/sinks", "Log sinks as a list or a stream (?since=)", list_or_stream)
         .post("/sinks", "Create a log sink", create)
+        .taking::<Sink>()
         .get("/sinks/{id}", "A log sink", read)
         .delete("/sinks/{id}", "Delete a log sink", delete)
 }

@@ -22,6 +22,7 @@ pub(super) fn endpoints() -> Endpoints {
     Endpoints::new()
         .get("/volumes", "Volumes as a list or a stream (?since=)", list_or_stream)
         .put("/volumes/{id}", "Record what became of a volume", record)
+        .taking::<Volume>()
         .get("/apps/{app}/volumes", "Volumes of an app", list_of_app)
         .get("/apps/{app}/volumes/{id}", "A volume", read)
         .put("/apps/{app}/volumes/{id}/decommission", "Keep a volume from further jobs", decommission)

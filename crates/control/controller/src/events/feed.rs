@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flynn_http::Backoff;
-use sqlx::PgPool;
 use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{Acquire as _, PgPool};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,8 @@ const BUFFER: usize = 1000;
 const BATCH: i64 = 500;
 /// A notification that was lost is made up for after this long.
 const POLL: Duration = Duration::from_secs(5);
+/// How long a read may take: the server's host may be gone without a word.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Notifications that come within this after a first one are heard together.
 const TOGETHER: Duration = Duration::from_millis(2);
 /// Channel on which migrations are told of.
@@ -128,18 +130,20 @@ async fn follow(
     position: &mut i64,
     mut works: impl FnMut(),
 ) -> Result<(), sqlx::Error> {
-    // Two connections of its own, outside of the pool: those that are busy for hours must not be missing there.
+    // One connection of its own, outside of the pool: one that is busy for ever must not be missing there.
     let options = (*pool.connect_options()).clone();
-    let own = PgPoolOptions::new().max_connections(2).connect_lazy_with(options);
+    let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&own).await?;
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
     listener.listen_all(["events", SCHEMA]).await?;
     changes.happened(); // there may have been one while nobody listened
-    let mut sql = own.acquire().await?;
     loop {
         loop {
-            let events = store::event::after(&mut sql, *position, BATCH).await?;
+            // By the connection that listens, which this also asks whether its server is still there.
+            let sql = (&mut listener).acquire().await?;
+            let events = tokio::time::timeout(READ_TIMEOUT, store::event::after(sql, *position, BATCH)).await;
+            let events = events.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
             works();
             let Some(newest) = events.last() else { break };
             *position = newest.id;

@@ -59,3 +59,22 @@ pub(crate) async fn insert(sql: &mut PgConnection, new: &Deployment, kind: &str,
     let status = new.status.unwrap_or_default().as_str();
     Ok(deployment(&insert.bind(finished).bind(status).fetch_one(sql).await?)?)
 }
+
+/// From now on the worker takes it back.
+pub(crate) async fn cancel(sql: &mut PgConnection, id: Uuid) -> Result<()> {
+    let cancel = sqlx::query(
+        "UPDATE deployments SET cancelled_at = coalesce(cancelled_at, now())
+         WHERE deployment_id = $1 AND finished_at IS NULL",
+    );
+    cancel.bind(id).execute(sql).await?;
+    Ok(())
+}
+
+/// Whether it is a deployment of this app that is neither over nor cancelled.
+pub(crate) async fn goes_on(sql: &mut PgConnection, id: Uuid, app_id: Uuid) -> Result<bool> {
+    let found = sqlx::query(
+        "SELECT FROM deployments
+         WHERE deployment_id = $1 AND app_id = $2 AND finished_at IS NULL AND cancelled_at IS NULL",
+    );
+    Ok(found.bind(id).bind(app_id).fetch_optional(sql).await?.is_some())
+}

@@ -8,7 +8,7 @@ use crate::fixture::{Controller, data};
 async fn p1_a_new_app_has_everything() {
     let controller = Controller::start().await;
     let app: App = controller.post("/apps", &json!({})).await.json();
-    assert_eq!((app.strategy.as_str(), app.deploy_timeout), ("all-at-once", 120));
+    assert_eq!((app.strategy.as_str(), app.deploy_timeout), ("one-by-one", 120));
     assert_eq!(app.meta["gc.max_inactive_slug_releases"], "10");
     assert!(app.created_at.is_some() && app.updated_at == app.created_at && app.id.len() == 36);
     let given = json!({ "id": "6d1f1c1e-0d4b-4b7c-8d0f-3c1b7e0a1d11", "name": "shop", "strategy": "sirenia",

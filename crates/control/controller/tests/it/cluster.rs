@@ -93,6 +93,9 @@ async fn m1_a_change_of_domain_is_ordered() {
     let wrong = r#"Can't migrate from "x" when currently using "old.example.com""#;
     put("x", "y").await.error(400, wrong);
     put("old.example.com", "").await.error(400, "domain must be another domain");
+    for no_name in ["ünï.example", "a..b", "-a.example", "A.example", &"a.".repeat(127), "a b"] {
+        put("old.example.com", no_name).await.error(400, "domain must be a name in DNS, in ASCII and lower case");
+    }
     let ordered: DomainMigration = put("old.example.com", "new.example.com").await.json();
     assert_eq!((ordered.finished_at, ordered.old_tls_cert.as_ref().unwrap().key.as_str()), (None, "K"));
     let events = controller.events("domain_migration").await;

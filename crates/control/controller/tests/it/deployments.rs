@@ -22,7 +22,7 @@ async fn d1_to_d6_a_deployment_is_recorded_and_ordered() {
     // D4: nothing runs, so that it is done at once.
     let done: Deployment = deploy(&first.id).await.json();
     assert_eq!((done.status, done.old_release_id.as_str()), (Some(DeploymentStatus::Complete), ""));
-    assert!(done.finished_at.is_some() && done.deploy_timeout == 120 && done.strategy == "all-at-once");
+    assert!(done.finished_at.is_some() && done.deploy_timeout == 120 && done.strategy == "one-by-one");
     assert_eq!(controller.get("/apps/shop").await.json::<App>().release_id, first.id);
     assert_eq!(kind(&controller, &done).await, "code");
     let formation = json!({ "processes": { "web": 2 }, "tags": { "web": { "ssd": "true" } } });
@@ -81,4 +81,50 @@ async fn d1_w20_what_cannot_be_deployed_is_refused() {
         let refused = format!("the app's meta flynn-deploy-batch-size is {size:?}, it must be a number of jobs");
         deploy(&own.id).await.error(400, &refused);
     }
+}
+
+#[tokio::test]
+async fn w6_a_deployment_is_cancelled_while_it_can_be_taken_back() {
+    let controller = Controller::start().await;
+    let app = controller.app("shop").await;
+    let deploy = async |id: &str| controller.post("/apps/shop/deploy", &json!({ "id": id })).await;
+    let first = controller.release(&app, &["web"]).await;
+    let done: Deployment = deploy(&first.id).await.json();
+    let cancel = async |id: &str| controller.delete(&format!("/deployments/{id}")).await;
+    cancel(&done.id).await.error(409, &format!("deployment {} is over already: it is complete", done.id));
+    for nobody in ["x", "00000000-0000-4000-8000-000000000000"] {
+        cancel(nobody).await.not_found();
+    }
+    controller.put(&format!("/apps/shop/formations/{}", first.id), &json!({ "processes": { "web": 2 } })).await;
+    let second = release(&controller, &app, &first.artifact_ids).await;
+    let pending: Deployment = deploy(&second.id).await.json();
+    // The worker tries it again in a while, but now there is more to do.
+    let mut sql = controller.database.connect().await;
+    sqlx::query("UPDATE que_jobs SET run_at = now() + interval '1 day'").execute(&mut sql).await.unwrap();
+    let pool = sqlx::postgres::PgPoolOptions::new().connect_lazy_with(controller.database.options());
+    let mut listener = sqlx::postgres::PgListener::connect_with(&pool).await.unwrap();
+    listener.listen("que_jobs").await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(cancel(&pending.id).await.json::<Deployment>(), pending, "asking again changes nothing");
+        let told = tokio::time::timeout(flynn_patience::seconds(30), listener.recv()).await;
+        assert_eq!(told.expect("told at once").unwrap().payload(), "deployment");
+    }
+    let due = "SELECT count(*), bool_and(run_at <= now()) FROM que_jobs";
+    let due: (i64, bool) = sqlx::query_as(due).fetch_one(&mut sql).await.unwrap();
+    assert_eq!(due, (1, true));
+    // A job that is lost is ordered anew.
+    sqlx::query("DELETE FROM que_jobs").execute(&mut sql).await.unwrap();
+    cancel(&pending.id).await.json::<Deployment>();
+    let args: sqlx::types::Json<Value> =
+        sqlx::query_scalar("SELECT args FROM que_jobs").fetch_one(&mut sql).await.unwrap();
+    assert_eq!(args.0, json!({ "ID": pending.id }));
+    // On its behalf, the app gets no release any more.
+    let switch = json!({ "id": second.id, "deployment": pending.id });
+    let refused = format!("deployment {} is over or to end", pending.id);
+    controller.put("/apps/shop/release", &switch).await.error(409, &refused);
+    // Who has got its release is not taken back.
+    controller.put("/apps/shop/release", &json!({ "id": second.id })).await.json::<Release>();
+    let late =
+        format!("the app has the release of deployment {} already: deploy the one before to go back", pending.id);
+    cancel(&pending.id).await.error(409, &late);
 }

@@ -131,7 +131,7 @@ impl Controller {
                 body: body.collect().await.expect("a body").to_bytes(),
             }
         };
-        tokio::time::timeout(flynn_patience::seconds(30), answered).await.expect("an answer in time")
+        tokio::time::timeout(flynn_patience::seconds(120), answered).await.expect("an answer in time")
     }
 
     pub(crate) async fn send(&self, method: Method, path: &str, body: &Value) -> Answer {
@@ -199,7 +199,7 @@ impl<T> Items<T> {
 
     /// The next item, an error, or the end.
     pub(crate) async fn outcome(&mut self) -> Option<Result<T, String>> {
-        tokio::time::timeout(flynn_patience::seconds(30), self.0.next()).await.expect("an item in time")
+        tokio::time::timeout(flynn_patience::seconds(60), self.0.next()).await.expect("an item in time")
     }
 }
 

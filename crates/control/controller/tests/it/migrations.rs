@@ -75,3 +75,22 @@ async fn a_change_of_the_schema_by_a_newer_version_does_no_harm() {
     assert_eq!(stream.next().await.object_id, "x");
     controller.get("/apps/shop").await.json::<flynn_types::controller::App>();
 }
+
+#[tokio::test]
+async fn processes_that_start_at_once_on_an_empty_database_wait_for_each_other() {
+    for _ in 0..5 {
+        let database = Database::empty().await;
+        let mut connections = Vec::new();
+        for _ in 0..6 {
+            connections.push(database.connect().await);
+        }
+        let migrated = futures_util::future::join_all(connections.iter_mut().map(migrate)).await;
+        assert!(migrated.iter().all(Result::is_ok), "{migrated:?}");
+        assert_eq!(ids(&database).await.len(), 53);
+    }
+    let database = Database::empty().await;
+    let one = Controller::start_in(database.clone(), None, |_| {}).await;
+    let two = Controller::start_in(database, None, |_| {}).await;
+    one.app("shop").await;
+    two.get("/apps/shop").await.json::<flynn_types::controller::App>();
+}

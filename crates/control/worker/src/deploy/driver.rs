@@ -15,7 +15,7 @@ use super::evidence;
 use super::next::{Change, Plan, Release};
 use super::step::{Down, Effect, Event, Limit, State, begin, step};
 use super::store::{self, Deployment, Told};
-use crate::queue::{Ear, Heard, Lease, LeaseError};
+use crate::queue::{Ear, Heard, Lease, LeaseError, QUERY_TIMEOUT};
 
 /// How long old jobs may take to come back before the new ones go (B1).
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -96,8 +96,15 @@ impl Driver {
                     Ok(None) => return Ok(Event::Refused("the app is gone".into())),
                     Err(reason) => return Ok(Event::Refused(reason)),
                 }
-                let set = self.ask(async || self.controller.set_app_release(&app, &release).await).await?;
-                Ok(set.map_or_else(Event::Refused, |()| Event::Switched))
+                let id = self.deployment.id.to_string();
+                let set = self.ask(async || self.controller.switch_app_release(&app, &release, &id).await).await?;
+                match set {
+                    Ok(()) => Ok(Event::Switched),
+                    Err(_) if self.sql(|| store::is_cancelled(&self.pool, self.deployment.id)).await? => {
+                        Ok(Event::Cancelled)
+                    }
+                    Err(reason) => Ok(Event::Refused(reason)),
+                }
             }
             Effect::Save { reason, culprit } => {
                 let reason = evidence::with(self, reason, culprit.as_ref()).await;
@@ -215,7 +222,13 @@ impl Driver {
     where
         F: Future<Output = Result<T, sqlx::Error>>,
     {
-        self.patiently(|_| true, query).await.map_err(Paused::Database)
+        let mut query = query;
+        let attempt = || {
+            // A server whose host is gone says nothing.
+            let answer = tokio::time::timeout(QUERY_TIMEOUT, query());
+            async { answer.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) }
+        };
+        self.patiently(|_| true, attempt).await.map_err(Paused::Database)
     }
 
     /// Repeats a request while the controller is away. What it refuses is an answer.

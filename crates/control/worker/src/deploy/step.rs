@@ -145,6 +145,7 @@ pub fn step(plan: &Plan, state: State, event: Event) -> Stepped {
         (State::Waiting { .. }, Event::Cancelled) => cancelled(),
         (State::Waiting { request, rising, downs }, event) => waiting(request, rising, downs, event),
         (State::Switching, Event::Switched) => finish(Outcome::Complete),
+        (State::Switching, Event::Cancelled) => cancelled(),
         (State::Saving, Event::Saved(reason)) => restore(plan, reason),
         (State::Restoring { reason, .. }, Event::Requested(request)) => {
             (State::Restoring { reason, request: Some(request) }, None)

@@ -17,8 +17,8 @@ pub(crate) const LEASE_SECONDS: f64 = 10.0;
 const RENEWAL: Duration = Duration::from_secs(3);
 /// What must be left of a lease for something to be done under it.
 const MARGIN: Duration = Duration::from_secs(2);
-/// Longest wait for the database within a renewal.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for the database within one attempt.
+pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest time before a job that failed is tried again, in seconds.
 const LONGEST_PAUSE_SECONDS: f64 = 86_400.0;
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 pub(crate) use dispatch::{Dispatch, Ended};
-pub(crate) use lease::{Lease, LeaseError};
+pub(crate) use lease::{Lease, LeaseError, QUERY_TIMEOUT};
 pub(crate) use wake::{Ear, Heard, Wake};
 
 /// Longest text of a failure, in characters.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool, Row as _};
 
 use super::Job;
-use super::lease::LEASE_SECONDS;
+use super::lease::{LEASE_SECONDS, QUERY_TIMEOUT};
 
 /// Jobs that are looked at when one is to be taken: more than other sessions hold with a lease that has run out.
 const LOOKED_AT: i64 = 100;
@@ -31,7 +31,8 @@ impl Session {
 
     /// Takes the first job that is due and free, but none of `except` (Q1).
     pub(crate) async fn take(&mut self, except: &[&str]) -> Result<Option<Taken>, sqlx::Error> {
-        let taken = self.try_take(except).await;
+        let taken = tokio::time::timeout(QUERY_TIMEOUT, self.try_take(except)).await;
+        let taken = taken.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         if taken.is_err() {
             self.connection = None;
         }
@@ -77,7 +78,8 @@ impl Session {
     pub(crate) async fn release(&mut self, id: i64) {
         self.locked.remove(&id);
         let Some(connection) = &mut self.connection else { return };
-        if sqlx::query("SELECT pg_advisory_unlock($1)").bind(id).execute(connection).await.is_err() {
+        let unlock = sqlx::query("SELECT pg_advisory_unlock($1)").bind(id).execute(connection);
+        if !matches!(tokio::time::timeout(QUERY_TIMEOUT, unlock).await, Ok(Ok(_))) {
             self.connection = None;
         }
     }

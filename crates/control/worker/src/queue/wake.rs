@@ -10,12 +10,16 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 use uuid::Uuid;
 
+use super::lease::QUERY_TIMEOUT;
+
 /// What may be heard of before it is read; a reader that is slower looks anew.
 const CAPACITY: usize = 1024;
 /// Channel of new jobs of the queue.
 const JOBS: &str = "que_jobs";
 /// Channel of events; the payload is `<id>` or `<id>:<app>`.
 const EVENTS: &str = "events";
+/// After so long without a word it is asked whether the server is still there.
+const SILENCE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
@@ -80,12 +84,18 @@ async fn follow(pool: &PgPool, heard: &broadcast::Sender<Heard>, mut works: impl
         listener.listen_all([JOBS, EVENTS]).await?;
         works();
         let _ = heard.send(Heard::Anything); // nobody may want to know
-        while let Some(notification) = listener.try_recv().await? {
+        loop {
+            let Ok(received) = tokio::time::timeout(SILENCE, listener.try_recv()).await else {
+                // The server's host may be gone without a word.
+                let answer = tokio::time::timeout(QUERY_TIMEOUT, sqlx::query("SELECT 1").execute(&mut listener));
+                answer.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+                continue;
+            };
+            let Some(notification) = received? else { return Ok(()) };
             let app = notification.payload().split_once(':').and_then(|(_, app)| app.parse().ok());
             let what = if notification.channel() == JOBS { Some(Heard::Jobs) } else { app.map(Heard::Event) };
             what.map(|what| heard.send(what));
         }
-        Ok(())
     };
     following.await.err().unwrap_or_else(|| sqlx::Error::Protocol("the server ended it".into()))
 }

@@ -56,6 +56,11 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With settings of the controller.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut flynn_controller::Config)) -> Self {
         let database = Database::create(|options| async move {
             let mut connection = sqlx::PgConnection::connect_with(&options).await.expect("connect");
             flynn_controller::migrate(&mut connection).await.expect("migrate");
@@ -63,7 +68,8 @@ impl Cluster {
         let database = database.await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let config = flynn_controller::Config::new(KEY);
+        let mut config = flynn_controller::Config::new(KEY);
+        change(&mut config);
         let serving = flynn_controller::serve(config, database.options(), listener, None, CancellationToken::new());
         let serving = AbortOnDropHandle::new(tokio::spawn(async move { serving.await.expect("serve") }));
         let http = Client::new(&url).with_basic_auth(KEY).with_connect_patience(Duration::from_secs(5));

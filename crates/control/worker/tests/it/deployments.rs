@@ -105,8 +105,8 @@ async fn t36_jobs_that_do_not_stay_up_are_rolled_back_and_a_new_deployment_can_b
 
 #[tokio::test]
 async fn d14_what_does_not_come_up_in_time_is_rolled_back_with_what_it_waits_for() {
-    let error = failed(What::Pending("no host has the tag disk=ssd".to_owned()), 1).await;
-    let expected = "timed out waiting for scale to complete (waited 1 seconds)\n\
+    let error = failed(What::Pending("no host has the tag disk=ssd".to_owned()), 5).await;
+    let expected = "timed out waiting for scale to complete (waited 5 seconds)\n\
                     a printer job is pending: no host has the tag disk=ssd";
     assert_eq!(error, expected);
 }

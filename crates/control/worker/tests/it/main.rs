@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+mod cancelling;
 mod cluster;
 mod deletions;
 mod deployments;
+mod domain;
 mod queue;
 mod resuming;

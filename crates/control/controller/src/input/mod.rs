@@ -1,23 +1,21 @@
 //! JSON that clients send: decoded, then checked (spec controller-api section 7).
 //!
-//! Types that do not fit are one error for all (`syntax_error`); a value that is no member of an enumeration, or lacks,
-//! is told with its field, in the words of the JSON schema validator that clients know.
+//! Types that do not fit are one error for all (`syntax_error`), with the field as detail; a value that is no member of an
+//! enumeration, or lacks, is told with its field, in the words of the JSON schema validator that clients know.
+
+mod bodies;
+mod schema;
 
 use axum::extract::{FromRequest, Request};
 use flynn_http::{Failure, Json};
-use flynn_types::acme::{AcmeConfig, ManagedCertificate};
-use flynn_types::controller::{
-    App, ClusterBackup, DomainMigration, Formation, Job, NewJob, Provider, Release, Resource, ResourceReq,
-    ScaleRequest, Sink, Strategy, Volume,
-};
 use flynn_types::error::ApiError;
-use flynn_types::image::Artifact;
-use flynn_types::router::Route;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, invalid};
+pub(crate) use bodies::{ReleaseRef, STRATEGIES};
+use schema::{Field, Kind};
 
 /// A checked body.
 pub(crate) struct Input<T>(pub(crate) T);
@@ -57,12 +55,18 @@ impl Document {
 
     /// The typed object, when it follows its rules.
     pub(crate) fn decode<T: Checked>(&self) -> Result<T> {
+        schema::check_fields(T::FIELDS, &self.fields, "")?;
         for rule in T::RULES {
             rule.check(&self.fields)?;
         }
-        serde_json::from_str(self.raw.get()).map_err(|err| {
+        let decoded = match schema::without_nulls(T::FIELDS, &self.fields) {
+            Some(value) => serde_path_to_error::deserialize(value),
+            // The text as it came: some of it is stored so.
+            None => serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(self.raw.get())),
+        };
+        decoded.map_err(|err| {
             tracing::debug!(%err, "request body is not what was expected");
-            ApiError::syntax().into()
+            schema::mismatch(&err.path().to_string(), &err.inner().to_string()).into()
         })
     }
 
@@ -85,9 +89,16 @@ impl Document {
     }
 }
 
-/// An object whose fields have rules beyond their types.
+/// An object that clients send.
 pub(crate) trait Checked: DeserializeOwned {
+    /// Rules beyond the types of fields.
     const RULES: &[Rule];
+    const FIELDS: &'static [Field];
+
+    /// As OpenAPI has it.
+    fn described() -> Value {
+        Kind::Object(Self::FIELDS).described()
+    }
 }
 
 /// A rule about one field of an object.
@@ -134,69 +145,4 @@ pub(crate) fn one_of(field: &str, value: &str, allowed: &[&str]) -> Result<()> {
     }
     let allowed = allowed.join(" ");
     Err(invalid(field, format!("Enum error. The data must be equal to one of these values [{allowed}].")))
-}
-
-/// Names of all strategies.
-pub(crate) const STRATEGIES: [&str; 6] = {
-    let mut names = [""; 6];
-    let mut position = 0;
-    while position < names.len() {
-        names[position] = match Strategy::ALL[position] {
-            Strategy::AllAtOnce => "all-at-once",
-            Strategy::OneByOne => "one-by-one",
-            Strategy::OneDownOneUp => "one-down-one-up",
-            Strategy::InBatches => "in-batches",
-            Strategy::Sirenia => "sirenia",
-            Strategy::DiscoverdMeta => "discoverd-meta",
-        };
-        position += 1;
-    }
-    names
-};
-
-const JOB_STATES: &[&str] = &["pending", "blocked", "starting", "up", "stopping", "down", "crashed", "failed"];
-
-macro_rules! rules {
-    ($($object:ty => [$($rule:expr),*],)*) => {
-        $(impl Checked for $object { const RULES: &[Rule] = &[$($rule),*]; })*
-    };
-}
-
-rules! {
-    App => [Rule::OneOf("strategy", &STRATEGIES)],
-    Artifact => [
-        Rule::Required("type"),
-        Rule::OneOf("type", &["docker", "file", "flynn"]),
-        Rule::Required("uri"),
-        Rule::Uri("uri")
-    ],
-    Release => [],
-    Formation => [],
-    ScaleRequest => [Rule::OneOfRequired("state", &["pending", "cancelled", "complete"])],
-    Job => [Rule::OneOf("state", JOB_STATES)],
-    NewJob => [Rule::Required("release"), Rule::OneOf("partition", &["background", "system", "user"])],
-    Provider => [Rule::Required("name"), Rule::Required("url"), Rule::Uri("url")],
-    Resource => [],
-    ResourceReq => [],
-    Route => [Rule::OneOfRequired("type", &["http", "tcp"])],
-    Sink => [Rule::OneOfRequired("kind", &["syslog"])],
-    Volume => [
-        Rule::OneOf("type", &["data", "squashfs", "ext2"]),
-        Rule::OneOf("state", &["pending", "created", "destroyed"])
-    ],
-    DomainMigration => [],
-    ClusterBackup => [],
-    ManagedCertificate => [Rule::OneOfRequired("status", &["pending", "issued", "failed", "renewing"])],
-    AcmeConfig => [],
-}
-
-/// `{"id": "…"}`, other fields ignored.
-#[derive(serde::Deserialize)]
-pub(crate) struct IdOnly {
-    #[serde(default)]
-    pub(crate) id: Option<String>,
-}
-
-impl Checked for IdOnly {
-    const RULES: &[Rule] = &[];
 }
