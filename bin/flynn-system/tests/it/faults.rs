@@ -65,10 +65,8 @@ fn no_request_fails_where_a_healthy_backend_is() {
     let mut backends: Vec<Backend> = (1..=4).map(|number| Backend::start(&format!("backend {number}"))).collect();
     let folder = tempfile::tempdir().expect("a folder");
     let point = folder.path().join("handover").to_string_lossy().into_owned();
-    let mut router = Router::start(
-        &backends.iter().collect::<Vec<_>>(),
-        &["--backend-silence-seconds", "1", "--handover", &point],
-    );
+    let mut router =
+        Router::start(&backends.iter().collect::<Vec<_>>(), &["--backend-silence-seconds", "1", "--handover", &point]);
     let address = |backend: &Backend| backend.address().to_string();
     let served = Mutex::new(backends.iter().map(address).collect::<Vec<_>>());
     let (stop, file) = (AtomicBool::new(false), router.routes_file());

@@ -19,7 +19,8 @@ use crate::table::{Series, Table};
 const ROUTES: [usize; 2] = [1, 10_000];
 /// A router with many routes is to be as fast as one with one, but for so much.
 const GOAL: f64 = 0.95;
-const LOADS: [(&str, Load, bool); 2] = [("HTTP", Load::KeepAlive, false), ("new TLS connections", Load::NewConnections, true)];
+const LOADS: [(&str, Load, bool); 2] =
+    [("HTTP", Load::KeepAlive, false), ("new TLS connections", Load::NewConnections, true)];
 const CHANGES: usize = 10;
 const START: Duration = Duration::from_secs(120);
 
