@@ -54,15 +54,15 @@ fn d1_a_browser_talks_over_a_websocket() {
     }));
     until("the routes are served", || router.get().contains("WebSocket").then_some(()));
     let profile = tempfile::tempdir().expect("a folder");
-    let browser = Command::new("chromium")
-        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
-        .args(["--ignore-certificate-errors", "--disable-background-networking"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("https://localhost:{}/", router.https))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let _browser = Program(browser.expect("script/test-clients installs chromium"));
+    let _browser = Program::start(
+        Command::new("chromium")
+            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
+            .args(["--ignore-certificate-errors", "--disable-background-networking"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg(format!("https://localhost:{}/", router.https))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
     let end = std::time::Instant::now() + limit() * 2;
     loop {
         let left = end.saturating_duration_since(std::time::Instant::now());

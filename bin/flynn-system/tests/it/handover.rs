@@ -9,12 +9,20 @@ use rustix::process::Signal;
 
 use crate::backend::Backend;
 use crate::load::{Load, Plan};
-use crate::rig::{Router, connect, descendants, free_port, only_supervises, routes, until};
+use crate::rig::{Router, connect, descendants, free_port, marked, only_supervises, routes, until};
 
-/// 10 by default; the whole load from 100 on.
-pub(crate) fn is_thorough() -> bool {
-    std::env::var("FLYNN_TEST_REPEAT").ok().and_then(|text| text.parse::<usize>().ok()).unwrap_or(10) >= 100
+/// How often fault tests repeat (`script/test --repeat`).
+pub(crate) fn repeat() -> u32 {
+    std::env::var("FLYNN_TEST_REPEAT").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
+
+/// The whole load from 100 on.
+pub(crate) fn is_thorough() -> bool {
+    repeat() >= 100
+}
+
+/// How often the router is replaced under load.
+const REPLACED: usize = 20;
 
 fn plan() -> Plan {
     match is_thorough() {
@@ -34,11 +42,10 @@ fn k11_no_request_notices_that_the_router_is_replaced() {
     let backends = [Backend::start("backend 1"), Backend::start("backend 2")];
     let mut router = Router::start(&backends.each_ref(), &[]);
     let load = Load::start(&router, plan());
-    let rounds = if is_thorough() { 20 } else { 5 };
-    for _ in 0..rounds {
-        serve_more(&load, 100);
+    for _ in 0..REPLACED {
+        serve_more(&load, 50);
         router.replace();
-        serve_more(&load, 100);
+        serve_more(&load, 50);
     }
     let outcome = load.stop();
     assert_eq!(outcome.failures, [""; 0], "{:?} were answered; {}", outcome.answered, router.log());
@@ -113,8 +120,8 @@ fn a_predecessor_that_is_killed_leaves_its_sockets() {
     let mut router = Router::start(&[&backend], &["--handover", &point.to_string_lossy()]);
     let second = router.again();
     until("the second router has the sockets", || (router.logged("took over the sockets") == 1).then_some(()));
-    router.program.0.kill().expect("it is our child");
-    router.program.0.wait().expect("it is our child");
+    router.program.child.kill().expect("it is our child");
+    router.program.child.wait().expect("it is our child");
     assert!(router.get().ends_with("\r\n\r\nbackend 1"), "{}", router.log());
     // Before it gives anything: the third one finds a socket where nobody is.
     drop(second);
@@ -212,4 +219,19 @@ fn tcp_routes_are_handed_over_too() {
     });
     router.program.signal(Signal::TERM);
     assert_eq!(router.program.wait(), 0);
+}
+
+#[test]
+fn what_a_test_has_started_ends_with_it() {
+    let backend = Backend::start("backend 1");
+    let mut router = Router::start(&[&backend], &[]);
+    router.replace();
+    // Its successor is nobody's child.
+    router.program.child.kill().expect("it is our child");
+    router.program.child.wait().expect("it is our child");
+    assert!(router.get().ends_with("backend 1"), "{}", router.log());
+    let mark = router.program.mark().to_owned();
+    assert_ne!(marked(&mark), [0; 0]);
+    drop(router);
+    assert_eq!(marked(&mark), [0; 0]);
 }

@@ -21,7 +21,7 @@ fn k11_a_request_at_the_time_of_sigterm_is_finished_and_the_program_ends_well() 
     std::fs::write(&routes, text).expect("the folder is ours");
     let (http, https) = (free_port(), free_port());
     let arguments = ["--http-port", &http.to_string(), "--https-port", &https.to_string(), "--api-port", "0"];
-    let mut program = Program(command(&routes, &arguments).spawn().expect("the program starts"));
+    let mut program = Program::start(&mut command(&routes, &arguments));
 
     let mut client = connect(http);
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("the router reads");
@@ -85,7 +85,7 @@ fn k10_the_router_is_registered_while_it_serves() {
         ["--http-port", &http.to_string(), "--https-port", &https.to_string(), "--api-port", &api.to_string()];
     let mut command = command(&routes, &arguments);
     command.env("DISCOVERD", servers).env("EXTERNAL_IP", "10.0.0.9").env("FLYNN_JOB_ID", "host1-5f2c");
-    let mut program = Program(command.spawn().expect("the program starts"));
+    let mut program = Program::start(&mut command);
     let noted = |method: &str, service: &str| {
         let start = format!("{method} /services/{service}/instances/");
         until(&format!("{start} comes"), || {
@@ -123,10 +123,9 @@ fn l1_l2_l5_mistakes_end_the_program_with_a_reason() {
         (&good, "ADDITIONAL_HTTP_PORTS", "x"),
         (&bad, "bad.json", ""),
     ] {
-        let mut program =
-            Program(command(routes, &[]).env(name, value).stderr(Stdio::piped()).spawn().expect("the program starts"));
+        let mut program = Program::start(command(routes, &[]).env(name, value).stderr(Stdio::piped()));
         let mut said = String::new();
-        program.0.stderr.take().expect("it is piped").read_to_string(&mut said).expect("text");
+        program.child.stderr.take().expect("it is piped").read_to_string(&mut said).expect("text");
         assert_eq!(program.wait(), 1, "{said}");
         assert!(said.contains(name), "{name} is named: {said}");
     }

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -18,23 +19,52 @@ pub(crate) fn limit() -> Duration {
     flynn_patience::seconds(30)
 }
 
-/// A program that is killed when the test ends early.
-pub(crate) struct Program(pub(crate) Child);
+/// Variable by which a program and all that it starts are known as one test's.
+const MARK: &str = "FLYNN_TEST_PROGRAM";
+
+/// A program that is killed when the test ends early, with all that it has started.
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    mark: String,
+}
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Its successors too: they are its children, or have outlived it.
+        // A browser writes over its environment: children are found as such.
         for pid in descendants(self.pid()) {
             flynn_handover::signal_to(pid, Signal::KILL);
         }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // Successors of a process that has died are nobody's children: they are known by their mark. One that is killed
+        // may just have started another, so that it is looked for until nobody is left.
+        for _ in 0..500 {
+            let left = marked(&self.mark);
+            if left.is_empty() {
+                return;
+            }
+            left.into_iter().for_each(|pid| flynn_handover::signal_to(pid, Signal::KILL));
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
 impl Program {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let mark = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let child = command.env(MARK, &mark).spawn();
+        let child = child.unwrap_or_else(|err| panic!("start {:?}: {err}", command.get_program()));
+        Self { child, mark }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
-        self.0.id()
+        self.child.id()
+    }
+
+    /// By which [`marked`] finds it, and all that it has started.
+    pub(crate) fn mark(&self) -> &str {
+        &self.mark
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -43,9 +73,21 @@ impl Program {
 
     /// The status that the program ends with by itself.
     pub(crate) fn wait(&mut self) -> i32 {
-        let status = until("the program ends", || self.0.try_wait().expect("it is our child"));
+        let status = until("the program ends", || self.child.try_wait().expect("it is our child"));
         status.code().expect("it ends by itself")
     }
+}
+
+/// Processes that have this mark; one that has ended has none.
+pub(crate) fn marked(mark: &str) -> Vec<u32> {
+    let variable = format!("{MARK}={mark}");
+    let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
+    let numbers = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
+    let is_marked = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|found| found == variable.as_bytes())
+    };
+    numbers.filter(is_marked).collect()
 }
 
 /// Whether a process that was replaced has nothing left to do but to wait for its children.
@@ -212,7 +254,7 @@ fn spawn(folder: &TempDir, arguments: &[String]) -> Program {
     let log = || File::options().create(true).append(true).open(folder.path().join("log")).expect("the folder is ours");
     let mut command = command(&folder.path().join("routes.json"), &arguments);
     command.stdout(Stdio::from(log())).stderr(Stdio::from(log()));
-    Program(command.spawn().expect("the program starts"))
+    Program::start(&mut command)
 }
 
 /// A catch-all route to these backends, and others.
@@ -228,7 +270,7 @@ pub(crate) fn routes_to(instances: &[String], others: &[serde_json::Value]) -> s
 }
 
 /// As an editor or a controller would: from one moment to the next.
-fn write_routes(path: &Path, routes: &serde_json::Value) {
+pub(crate) fn write_routes(path: &Path, routes: &serde_json::Value) {
     let new = path.with_extension("new");
     std::fs::write(&new, routes.to_string()).expect("the folder is ours");
     std::fs::rename(&new, path).expect("the folder is ours");

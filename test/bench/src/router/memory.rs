@@ -73,7 +73,7 @@ fn ping(stream: &mut TcpStream) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn resident_kb(proxy: &Proxy) -> anyhow::Result<f64> {
+pub(crate) fn resident_kb(proxy: &Proxy) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.process())).context("the proxy has ended")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no memory")?;
     line.trim().trim_end_matches(" kB").parse().context("read the memory of the proxy")

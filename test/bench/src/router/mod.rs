@@ -7,6 +7,7 @@ mod changes;
 mod load;
 mod memory;
 mod peers;
+mod thousands;
 
 use anyhow::ensure;
 use load::{Load, Run};
@@ -47,7 +48,8 @@ pub(crate) fn measure(rounds: usize, table: &mut Table) -> anyhow::Result<()> {
         tell(table, name, &peers.proxies, &results, *goal);
     }
     changes::visible(table)?;
-    changes::under_load(&peers, table)
+    changes::under_load(&peers, table)?;
+    thousands::measure(&peers, rounds, table)
 }
 
 #[derive(Default)]

@@ -35,6 +35,17 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
+    /// A router of ours with these routes.
+    pub(crate) fn ours(folder: &Path, routes: &Path) -> anyhow::Result<Self> {
+        let (http, https) = (free_port()?, free_port()?);
+        Ok(Self { name: "flynn", http, https, running: router(folder, routes, http, https)? })
+    }
+
+    /// By a name, which clients tell in the handshake.
+    pub(crate) fn local_url(&self, tls: bool) -> String {
+        self.url(tls, "/100").replace("127.0.0.1", "localhost")
+    }
+
     pub(crate) fn url(&self, tls: bool, path: &str) -> String {
         match tls {
             true => format!("https://127.0.0.1:{}{path}", self.https),
@@ -88,7 +99,7 @@ impl Peers {
             _folder: temporary,
         };
         this.change_routes(&[])?;
-        this.proxies = vec![this.nginx()?, this.haproxy()?, this.ours()?];
+        this.proxies = vec![this.nginx()?, this.haproxy()?, Proxy::ours(&this.folder, &this.routes)?];
         let ports = this.proxies.iter().flat_map(|proxy| [proxy.http, proxy.https]).chain([backend, websockets]);
         for port in ports {
             wait_until(START, &format!("port {port} is open"), || TcpStream::connect(("127.0.0.1", port)))
@@ -166,12 +177,6 @@ backend sockets
         std::fs::write(&path, config)?;
         let running = start(&self.folder, Command::new("haproxy").arg("-f").arg(&path))?;
         Ok(Proxy { name: "HAProxy", http, https, running })
-    }
-
-    fn ours(&self) -> anyhow::Result<Proxy> {
-        let (http, https) = (free_port()?, free_port()?);
-        let running = router(&self.folder, &self.routes, http, https)?;
-        Ok(Proxy { name: "flynn", http, https, running })
     }
 }
 
