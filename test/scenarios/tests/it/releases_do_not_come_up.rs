@@ -49,48 +49,37 @@ fn without_layer() -> Artifact {
     image
 }
 
-#[test]
+/// Deploys a bad release of a new app; the reason must have these words.
 #[expect(clippy::print_stderr, reason = "the reasons are a result")]
+fn fails(platform: &Platform, name: &str, bad: impl FnOnce(&App) -> Release, words: &[&str]) {
+    let app = app(platform, name);
+    let reason = reason(platform, &app, &bad(&app));
+    eprintln!("{name}: {reason}\n");
+    for word in words {
+        assert!(reason.contains(word), "{name}: {word:?} is not in {reason:?}");
+    }
+}
+
+#[test]
 fn each_kind_of_bad_release_fails_with_its_reason_and_leaves_the_good_one_running() {
     let platform = Platform::up(ClusterOptions::default()).unwrap();
-    let cases: [(&str, &dyn Fn(&App) -> Release, &[&str]); 5] = [
-        (
-            "crashes",
-            &|app| platform.release(app, "echo cannot find the configuration; exit 3").unwrap(),
-            &["exited with status 3", "cannot find the configuration"],
-        ),
-        ("silent", &|app| platform.release(app, "sleep 1000").unwrap(), &["timed out", "web", "starting"]),
-        (
-            "gone",
-            &|app| platform.release_of(app, &without_layer(), Platform::web(app, "sleep 1000")).unwrap(),
-            &["blobstore.discoverd/gone"],
-        ),
-        (
-            "greedy",
-            &|app| {
-                let mut web = Platform::web(app, &server("bad"));
-                web["resources"] = json!({"memory": {"request": 1_i64 << 50, "limit": 1_i64 << 50}});
-                platform.release_of(app, busybox(), web).unwrap()
-            },
-            &["memory"],
-        ),
-        (
-            "picky",
-            &|app| {
-                let bad = platform.release(app, &server("bad")).unwrap();
-                let path = format!("/apps/{}/formations/{}", app.id, bad.id);
-                platform.call(Method::PUT, &path, json!({"tags": {"web": {"disk": "nvme"}}})).unwrap();
-                bad
-            },
-            &["disk", "nvme"],
-        ),
-    ];
-    for (name, bad, words) in cases {
-        let app = app(&platform, name);
-        let reason = reason(&platform, &app, &bad(&app));
-        eprintln!("{name}: {reason}\n");
-        for word in words {
-            assert!(reason.contains(word), "{name}: {word:?} is not in {reason:?}");
-        }
-    }
+    let crashes = |app: &App| platform.release(app, "echo cannot find the configuration; exit 3").unwrap();
+    fails(&platform, "crashes", crashes, &["exited with status 3", "cannot find the configuration"]);
+    let silent = |app: &App| platform.release(app, "sleep 1000").unwrap();
+    fails(&platform, "silent", silent, &["timed out", "web job is starting", "does it listen on its port"]);
+    let gone = |app: &App| platform.release_of(app, &without_layer(), Platform::web(app, "sleep 1000")).unwrap();
+    fails(&platform, "gone", gone, &["blobstore.discoverd/gone"]);
+    let greedy = |app: &App| {
+        let mut web = Platform::web(app, &server("bad"));
+        web["resources"] = json!({"memory": {"request": 1_i64 << 50, "limit": 1_i64 << 50}});
+        platform.release_of(app, busybox(), web).unwrap()
+    };
+    fails(&platform, "greedy", greedy, &["memory", "largest host"]);
+    let picky = |app: &App| {
+        let bad = platform.release(app, &server("bad")).unwrap();
+        let path = format!("/apps/{}/formations/{}", app.id, bad.id);
+        platform.call(Method::PUT, &path, json!({"tags": {"web": {"disk": "nvme"}}})).unwrap();
+        bad
+    };
+    fails(&platform, "picky", picky, &["no host has tag disk=nvme"]);
 }

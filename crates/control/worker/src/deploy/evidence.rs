@@ -10,6 +10,8 @@ use super::store;
 const LINES: usize = 10;
 /// Longest line in characters.
 const LINE_LENGTH: usize = 500;
+const UNREGISTERED: &str =
+    "it is not registered with its service; does it listen on its port, and pass its health check?";
 /// What is not known within this is left out.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,7 +52,10 @@ async fn of_missing(driver: &Driver) -> Vec<String> {
     let deployment = &driver.deployment;
     let missing = store::missing(&driver.pool, deployment.app, deployment.new_release).await.unwrap_or_default();
     let text = |job: &store::Missing| {
-        let reason = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        // A job that its host runs is up when its service is: the only thing that it can still wait for.
+        let unregistered = (job.state == "starting").then_some(UNREGISTERED);
+        let reason = job.reason.as_deref().or(unregistered);
+        let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         format!("a {} job is {}{reason}", job.kind, job.state)
     };
     missing.iter().map(text).collect()
