@@ -10,6 +10,7 @@ mod dns;
 mod fixture;
 mod jobs;
 mod memory;
+mod platform;
 mod router;
 mod table;
 
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use table::Table;
 
-/// Measures the node and the router.
+/// Measures the node, the platform and the router.
 #[derive(Parser)]
 #[command(name = "flynn-bench")]
 struct Cli {
@@ -33,18 +34,19 @@ struct Cli {
     first: usize,
     #[arg(long, hide = true, default_value_t = 1)]
     step: usize,
-    /// Only these: start, many, memory, discovery, dns, router
+    /// Only these: start, many, memory, discovery, dns, platform, router
     only: Vec<String>,
 }
 
 type Measurement = fn(usize, &mut Table) -> anyhow::Result<()>;
 
-const ALL: [(&str, Measurement); 6] = [
+const ALL: [(&str, Measurement); 7] = [
     ("start", jobs::one_at_a_time),
     ("many", jobs::many_at_once),
     ("memory", memory::idle),
     ("discovery", discovery::measure),
     ("dns", dns::compare),
+    ("platform", platform::measure),
     ("router", router::measure),
 ];
 

@@ -56,7 +56,7 @@ fn helpers() -> anyhow::Result<Vec<i32>> {
 }
 
 /// A line of a process's memory summary, in KiB.
-fn rollup(pid: i32, field: &str) -> anyhow::Result<f64> {
+pub(crate) fn rollup(pid: i32, field: &str) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(Path::new(&path)).with_context(|| format!("read {path}"))?;
     let line =

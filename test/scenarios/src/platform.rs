@@ -47,10 +47,20 @@ impl Answer {
 impl Platform {
     /// Starts hosts and makes them a cluster.
     pub fn up(options: ClusterOptions) -> anyhow::Result<Self> {
-        images()?;
-        let platform = Self { cluster: crate::cluster(options)? };
+        let platform = Self::hosts(options)?;
         platform.bootstrap()?;
         Ok(platform)
+    }
+
+    /// Starts hosts only.
+    pub fn hosts(options: ClusterOptions) -> anyhow::Result<Self> {
+        Self::build_images()?;
+        Ok(Self { cluster: crate::cluster(options)? })
+    }
+
+    /// Builds what [`Platform::bootstrap`] would build else.
+    pub fn build_images() -> anyhow::Result<()> {
+        images().map(drop)
     }
 
     /// Runs `flynn-host bootstrap` to its end; gives what it printed.

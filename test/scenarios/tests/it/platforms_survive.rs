@@ -178,3 +178,33 @@ fn any_process_of_the_platform_may_be_killed_in_the_middle_of_a_deployment() {
             .unwrap_or_else(|err| panic!("{victim:?}: {err:#}\n{}", platform.cluster.logs()));
     }
 }
+
+/// Spec operations G1: nobody is left who starts jobs, and what is needed to know which.
+#[test]
+#[expect(clippy::print_stderr, reason = "the recovery time is a result")]
+fn g1_without_scheduler_controller_and_database_the_monitor_starts_all_three() {
+    let platform = Platform::up(ClusterOptions::default()).unwrap();
+    app(&platform, "shop", "one", 2);
+    let node = Node::of(platform.cluster.host(0));
+    let ((), load) = under_load(&platform, "shop", || {
+        // The scheduler first, which would start the others again.
+        for (app, kind) in [("controller", "scheduler"), ("controller", "web"), ("postgres", "postgres")] {
+            let jobs = block_on(node.api().jobs(true)).unwrap();
+            let is = |job: &&ActiveJob| job.job.meta(metadata::APP_NAME) == app && job.job.meta(metadata::TYPE) == kind;
+            for job in jobs.values().filter(is) {
+                node.stop(&job.job.id).unwrap();
+            }
+        }
+        let begin = Instant::now();
+        let answer = platform.api(Method::GET, "/apps", None).map(|answer| answer.status);
+        assert!(answer.as_ref().map_or(true, |status| !status.is_success()), "the controller is gone: {answer:?}");
+        platform.wait_healthy(RECOVERY).unwrap_or_else(|err| panic!("{err:#}\n{}", platform.cluster.logs()));
+        wait_until(RECOVERY, "the API answers", || {
+            let answer = platform.call(Method::GET, "/apps/shop", Value::Null);
+            answer.map(drop).map_err(|err| format!("{err:#}"))
+        })
+        .unwrap();
+        eprintln!("all is well again after {:?}", begin.elapsed());
+    });
+    assert!(load.failed.is_empty(), "the app was not disturbed: {:?}", load.failed);
+}
