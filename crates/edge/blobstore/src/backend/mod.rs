@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
-use flynn_http::{Client, ClientError};
-use http::Method;
+use flynn_http::Client;
+use http::{Request, header};
+use url::Url;
 use uuid::Uuid;
 
 use self::bucket::Bucket;
@@ -22,6 +23,8 @@ use crate::error::Error;
 pub(crate) const POSTGRES: &str = "postgres";
 /// Contents are read and written in pieces of so many bytes; large objects have pages of 2 KiB.
 pub(crate) const PIECE: usize = 256 * 1024;
+/// Longest answer that is read where a bucket is made.
+const MAX_ANSWER: usize = 64 * 1024;
 
 /// All backends besides [`POSTGRES`].
 #[derive(Clone, Debug)]
@@ -66,13 +69,8 @@ pub enum BackendError {
         #[source]
         err: object_store::Error,
     },
-    #[error("make the bucket {bucket} of the backend {name}")]
-    Make {
-        name: String,
-        bucket: String,
-        #[source]
-        err: ClientError,
-    },
+    #[error("make the bucket {bucket} of the backend {name}: {reason}")]
+    Make { name: String, bucket: String, reason: String },
 }
 
 impl Backends {
@@ -112,15 +110,31 @@ async fn open_s3(name: &str, settings: &S3) -> Result<Bucket, BackendError> {
     let failed = |err| BackendError::Bucket { name: name.to_owned(), bucket: settings.bucket.clone(), err };
     let bucket = Bucket::s3(settings).map_err(failed)?;
     match bucket.check().await {
-        Err(object_store::Error::NotFound { .. }) if settings.make => {
+        // The client does not tell a missing bucket from other failures: those end the making, too.
+        Err(_) if settings.make => {
             let url = bucket.to_make().await.map_err(failed)?;
-            let made = Client::new("").send(Method::PUT, url.as_str()).await;
-            made.map_err(|err| BackendError::Make { name: name.to_owned(), bucket: settings.bucket.clone(), err })?;
+            make(&url).await.map_err(|reason| BackendError::Make {
+                name: name.to_owned(),
+                bucket: settings.bucket.clone(),
+                reason,
+            })?;
             bucket.check().await.map_err(failed)?;
         }
         checked => checked.map_err(failed)?,
     }
     Ok(bucket)
+}
+
+/// The client knows no request that makes a bucket: the address is signed for one.
+async fn make(url: &Url) -> Result<(), String> {
+    let request = Request::put(url.as_str()).header(header::CONTENT_LENGTH, 0).body(Bytes::new());
+    let request = request.map_err(|err| err.to_string())?;
+    let answer = Client::new("").send_as_is(request, MAX_ANSWER).await;
+    let answer = answer.map_err(|err| flynn_types::error::with_causes(&err))?;
+    match answer.status() {
+        status if status.is_success() => Ok(()),
+        status => Err(format!("{status}: {}", String::from_utf8_lossy(answer.body()).escape_debug())),
+    }
 }
 
 impl Backend {

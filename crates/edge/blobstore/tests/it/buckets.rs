@@ -192,6 +192,7 @@ async fn a_store_that_fails_for_a_moment_is_asked_again() {
 async fn a_bucket_that_is_missing_is_told_and_for_minio_made() {
     let bucket = Bucket::make("lost").await;
     let blobstore = bucket.blobstore().await;
+    assert_eq!(blobstore.head("/f").await.status, 404); // it has begun to serve
     bucket.server.remove_bucket("lost");
     // In one request, and in parts.
     for size in [1, 8 * 1024 * 1024] {
