@@ -60,7 +60,7 @@ pub(crate) struct Writing {
 
 #[derive(Debug)]
 enum State {
-    Open(BufWriter),
+    Open(Box<BufWriter>),
     /// The store has been told that this is all.
     Ending,
     Whole,
@@ -139,7 +139,7 @@ impl Bucket {
             let told = (Attribute::ContentType, AttributeValue::from(content_type.to_owned()));
             writer = writer.with_attributes([told].into_iter().collect());
         }
-        Writing { bucket: self.clone(), object, size: 0, state: State::Open(writer) }
+        Writing { bucket: self.clone(), object, size: 0, state: State::Open(Box::new(writer)) }
     }
 
     pub(crate) async fn read(&self, object: Uuid) -> Result<Reading, Error> {

@@ -44,7 +44,7 @@ pub(crate) enum Backend {
 #[derive(Debug)]
 pub(crate) enum Writing {
     Local(local::Writing),
-    Bucket(Box<bucket::Writing>),
+    Bucket(bucket::Writing),
 }
 
 /// A content that is being read.
@@ -142,7 +142,7 @@ impl Backend {
     pub(crate) async fn create(&self, content_type: &str) -> Result<Writing, Error> {
         Ok(match self {
             Self::Local(local) => Writing::Local(local.create().await?),
-            Self::Bucket(bucket) => Writing::Bucket(Box::new(bucket.create(content_type))),
+            Self::Bucket(bucket) => Writing::Bucket(bucket.create(content_type)),
         })
     }
 
