@@ -86,6 +86,7 @@ fn mistakes_in_variables_are_told() {
         ("PGHOST", "", "neither FLYNN_POSTGRES nor PGHOST says where the database is"),
         ("PORT", "x", "PORT is no port"),
         ("BACKEND", "tape", "unknown backend \"tape\" for tape"),
+        ("BACKEND", "s3", "the backend s3 needs bucket"),
         ("DEFAULT_BACKEND", "x", "unknown default backend \"x\""),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_flynn-system"))

@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::error::Error;
 use crate::path;
 use crate::respond::plan;
-use crate::store::Store;
+use crate::store::{Found, Store};
 
 const OFFSET: &str = "blobstore-offset";
 const COPY_FROM: &str = "blobstore-copy-from";
@@ -76,7 +76,13 @@ async fn root(store: &Store, parts: &Parts) -> Result<Response, Error> {
 }
 
 async fn get(store: &Store, name: &str, headers: &HeaderMap) -> Result<Response, Error> {
-    let opened = store.open(name).await?;
+    let opened = match store.open(name).await? {
+        Found::Here(opened) => opened,
+        // The store evaluates conditions and ranges: clients send them there, too.
+        Found::Elsewhere(url) => {
+            return Ok((StatusCode::FOUND, [(header::LOCATION, url.as_str())]).into_response());
+        }
+    };
     let plan = plan(&opened.file, headers);
     let body = if plan.parts.is_empty() { Body::empty() } else { Body::from_stream(opened.stream(plan.parts)) };
     Ok((plan.status, plan.headers, body).into_response())

@@ -4,6 +4,7 @@ use std::io;
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use uuid::Uuid;
 
 use crate::path::InvalidPath;
 
@@ -33,6 +34,14 @@ pub(crate) enum Error {
         #[source]
         err: io::Error,
     },
+    #[error("use the object {object} of the store")]
+    Object {
+        object: Uuid,
+        #[source]
+        err: object_store::Error,
+    },
+    #[error("the object {object} has {stored} bytes at the store, and {size} were sent")]
+    Shortened { object: Uuid, size: u64, stored: u64 },
     #[error("the content of {name} is shorter than what was recorded")]
     Damaged { name: String },
 }
@@ -51,6 +60,8 @@ impl Error {
             | Self::Silent(_)
             | Self::Database(_)
             | Self::Content { .. }
+            | Self::Object { .. }
+            | Self::Shortened { .. }
             | Self::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -58,7 +58,10 @@ pub async fn serve(
     discovery: Option<Discovery>,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
-    let backends = Backends::open(&config.backends)?;
+    let backends = match shutdown.run_until_cancelled(Backends::open(&config.backends)).await {
+        None => return Ok(()),
+        Some(opened) => opened?,
+    };
     let pool = flynn_database::pool(config.database, SERVICE);
     let preparing = async {
         let connection = flynn_database::wait_writable(&pool).await.map_err(ServeError::Database)?;

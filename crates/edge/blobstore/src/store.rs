@@ -6,13 +6,14 @@
 mod appending;
 mod reading;
 
+pub(crate) use self::reading::Found;
+
 use axum::body::Body;
 use sqlx::{PgPool, Postgres, Transaction};
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::backend::local::Local;
-use crate::backend::{Backends, POSTGRES, large_object};
+use crate::backend::{Backend, Backends, POSTGRES, large_object};
 use crate::error::Error;
 use crate::files::{self, File, New, Place, Unnamed};
 use crate::incoming::{Incoming, Measure};
@@ -45,7 +46,9 @@ impl Store {
         let incoming = Incoming::new(body);
         match self.backends.default() {
             None => self.put_in_database(name, content_type, incoming).await,
-            Some((backend, local)) => self.put_in_folder(name, content_type, incoming, backend, local).await,
+            Some((backend_name, backend)) => {
+                self.put_outside(name, content_type, incoming, backend_name, backend).await
+            }
         }
     }
 
@@ -70,23 +73,24 @@ impl Store {
         Ok(())
     }
 
-    async fn put_in_folder(
+    async fn put_outside(
         &self,
         name: &str,
         content_type: &str,
         mut incoming: Incoming,
-        backend: &str,
-        local: &Local,
+        backend_name: &str,
+        backend: &Backend,
     ) -> Result<(), Error> {
-        let (mut writing, mut measure) = (local.create().await?, Measure::new());
+        let (mut writing, mut measure) = (backend.create(content_type).await?, Measure::new());
         while let Some(bytes) = incoming.next().await? {
             measure.add(&bytes);
             writing.write(bytes).await?;
         }
         let object = writing.finish().await?;
         let (size, sha512) = (position(measure.size()), measure.sha512());
-        let new = New { name, content_type, size, sha512: &sha512, backend, place: Place::Object(object) };
-        self.name_object(&new, object, local, |_| Ok(())).await
+        let new =
+            New { name, content_type, size, sha512: &sha512, backend: backend_name, place: Place::Object(object) };
+        self.name_object(&new, object, backend, |_| Ok(())).await
     }
 
     /// Gives a whole content outside of the database its name, if `agrees` says so of the file that has it now.
@@ -94,7 +98,7 @@ impl Store {
         &self,
         new: &New<'_>,
         object: Uuid,
-        local: &Local,
+        backend: &Backend,
         agrees: impl FnOnce(Option<&File>) -> Result<(), Error> + Send,
     ) -> Result<(), Error> {
         let naming = async {
@@ -112,7 +116,7 @@ impl Store {
                 Ok(())
             }
             Err(err) => {
-                if let Err(err) = local.remove(object).await {
+                if let Err(err) = backend.remove(object).await {
                     warn!(%object, err = &err as &dyn std::error::Error, "a content without a name cannot be removed");
                 }
                 Err(err)
@@ -143,9 +147,9 @@ impl Store {
                 Ok(transaction.commit().await?)
             }
             Place::Object(object) => {
-                let local = self.backends.of(&file.backend)?;
-                let copy = local.copy(object).await?;
-                self.name_object(&new(Place::Object(copy)), copy, local, free).await
+                let backend = self.backends.of(&file.backend)?;
+                let copy = backend.copy(object, file.size.unsigned_abs(), &file.content_type).await?;
+                self.name_object(&new(Place::Object(copy)), copy, backend, free).await
             }
         }
     }
@@ -163,7 +167,7 @@ impl Store {
     async fn remove(&self, unnamed: Vec<Unnamed>) {
         for Unnamed { backend, object } in unnamed {
             let removed = match self.backends.of(&backend) {
-                Ok(local) => local.remove(object).await,
+                Ok(backend) => backend.remove(object).await,
                 Err(err) => Err(err),
             };
             if let Err(err) = removed {

@@ -1,14 +1,37 @@
 //! Which backends there are, out of the environment (spec build-and-deploy section 11.4).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+
+use object_store::aws::AmazonS3ConfigKey;
+use url::Url;
 
 use super::POSTGRES;
 
 /// Where a local backend is when nothing says it: where the volume of a blob store is.
 const LOCAL_PATH: &str = "/data";
 /// Variables of form B, and the parameters of form A that they stand for, by the backend's type.
-const FORM_B: [(&str, &str, &str); 1] = [("local", "LOCAL_PATH", "path")];
+const FORM_B: [(&str, &str, &str); 7] = [
+    ("local", "LOCAL_PATH", "path"),
+    ("s3", "S3_BUCKET", "bucket"),
+    ("s3", "S3_REGION", "region"),
+    ("s3", "S3_ENDPOINT", "endpoint"),
+    ("s3", "AWS_ACCESS_KEY_ID", "access_key_id"),
+    ("s3", "AWS_SECRET_ACCESS_KEY", "secret_access_key"),
+    ("s3", "AWS_SESSION_TOKEN", "session_token"),
+];
+/// What platforms of Amazon tell a program of the role that it has.
+const ROLE: [(&str, AmazonS3ConfigKey); 6] = [
+    ("AWS_ROLE_ARN", AmazonS3ConfigKey::RoleArn),
+    ("AWS_ROLE_SESSION_NAME", AmazonS3ConfigKey::RoleSessionName),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", AmazonS3ConfigKey::WebIdentityTokenFile),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", AmazonS3ConfigKey::ContainerCredentialsRelativeUri),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", AmazonS3ConfigKey::ContainerCredentialsFullUri),
+    ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", AmazonS3ConfigKey::ContainerAuthorizationTokenFile),
+];
+/// Region of stores that have none, and the one that Go's client of Minio takes.
+const REGION: &str = "us-east-1";
 
 /// Backends by name, and the one for new files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +45,52 @@ pub struct Settings {
 pub(crate) enum Kind {
     /// A folder.
     Local { path: PathBuf },
+    /// A bucket of S3, or of a store that speaks its language.
+    S3(S3),
+}
+
+/// A bucket and how to use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct S3 {
+    pub(crate) bucket: String,
+    pub(crate) region: String,
+    /// `None` is Amazon.
+    pub(crate) endpoint: Option<Url>,
+    pub(crate) keys: S3Keys,
+    /// Whether a bucket that is missing is made.
+    pub(crate) make: bool,
+}
+
+/// Who we are to S3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum S3Keys {
+    Given {
+        id: String,
+        secret: Secret,
+        token: Option<Secret>,
+    },
+    /// The platform says it: these settings of it, or else the machine's metadata.
+    Role(Vec<(AmazonS3ConfigKey, String)>),
+}
+
+/// What no log may show.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 /// Texts are those of the Go implementation where it has them.
@@ -29,7 +98,7 @@ pub(crate) enum Kind {
 pub enum SettingsError {
     #[error("{variable}: {token:?} is not key=value")]
     Token { variable: String, token: String },
-    #[error("blobstore: unknown backend {kind:?} for {name}: this version has postgres and local")]
+    #[error("blobstore: unknown backend {kind:?} for {name}: this version has postgres, local, s3 and minio")]
     UnknownKind { kind: String, name: String },
     #[error("blobstore: the backend {name} has no type: it needs backend=<type>")]
     NoKind { name: String },
@@ -37,6 +106,10 @@ pub enum SettingsError {
     Reserved { name: String },
     #[error("blobstore: the path {path:?} of the backend {name} does not begin with /")]
     RelativePath { name: String, path: String },
+    #[error("blobstore: the backend {name} needs {parameter}")]
+    Missing { name: String, parameter: &'static str },
+    #[error("blobstore: the endpoint {endpoint:?} of the backend {name} is no address of a server")]
+    Endpoint { name: String, endpoint: String },
     #[error("error: unknown default backend {0:?}")]
     UnknownDefault(String),
 }
@@ -66,7 +139,7 @@ impl Settings {
         }
         let backends: BTreeMap<_, _> = found
             .into_iter()
-            .map(|(name, parameters)| Ok((name.clone(), kind(name, &parameters)?)))
+            .map(|(name, parameters)| Ok((name.clone(), kind(name, &parameters, &vars)?)))
             .collect::<Result<_, _>>()?;
         let default = vars.get("DEFAULT_BACKEND").or(form_b).map_or(POSTGRES, String::as_str);
         if default != POSTGRES && !backends.contains_key(default) {
@@ -103,7 +176,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
 }
 
-fn kind(name: String, parameters: &Parameters) -> Result<Kind, SettingsError> {
+fn kind(name: String, parameters: &Parameters, vars: &BTreeMap<String, String>) -> Result<Kind, SettingsError> {
     if name == POSTGRES {
         return Err(SettingsError::Reserved { name });
     }
@@ -115,9 +188,61 @@ fn kind(name: String, parameters: &Parameters) -> Result<Kind, SettingsError> {
             }
             Ok(Kind::Local { path: path.into() })
         }
+        Some("s3") => s3(name, parameters, vars).map(Kind::S3),
+        Some("minio") => {
+            if !parameters.contains_key("endpoint") {
+                return Err(SettingsError::Missing { name, parameter: "endpoint" });
+            }
+            Ok(Kind::S3(S3 { make: true, ..s3(name, parameters, vars)? }))
+        }
         Some(kind) => Err(SettingsError::UnknownKind { kind: kind.to_owned(), name }),
         None => Err(SettingsError::NoKind { name }),
     }
+}
+
+fn s3(name: String, parameters: &Parameters, vars: &BTreeMap<String, String>) -> Result<S3, SettingsError> {
+    let text = |key: &str| parameters.get(key).filter(|value| !value.is_empty()).map(String::as_str);
+    let needed = |value: Option<&str>, parameter| {
+        value.map(str::to_owned).ok_or_else(|| SettingsError::Missing { name: name.clone(), parameter })
+    };
+    let insecure = text("insecure") == Some("true");
+    let endpoint = text("endpoint").map(|told| endpoint(&name, told, insecure)).transpose()?;
+    let region = text("region").or(text("location")).or(endpoint.as_ref().map(|_| REGION));
+    Ok(S3 {
+        bucket: needed(text("bucket"), "bucket")?,
+        region: needed(region, "region")?,
+        endpoint,
+        keys: match (text("access_key_id"), text("secret_access_key")) {
+            (None, None) => role(&name, text("ec2_role") == Some("true"), vars)?,
+            (id, secret) => S3Keys::Given {
+                id: needed(id, "access_key_id")?,
+                secret: Secret(needed(secret, "secret_access_key")?),
+                token: text("session_token").map(Secret::new),
+            },
+        },
+        make: false,
+    })
+}
+
+/// Without keys somebody must have said that there is a role: else the machine's metadata would be waited for in vain.
+fn role(name: &str, said: bool, vars: &BTreeMap<String, String>) -> Result<S3Keys, SettingsError> {
+    let told = ROLE.iter().filter_map(|(variable, key)| Some((*key, vars.get(*variable)?.clone())));
+    let told: Vec<_> = told.collect();
+    if told.is_empty() && !said {
+        let parameter = "access_key_id and secret_access_key, or ec2_role=true";
+        return Err(SettingsError::Missing { name: name.to_owned(), parameter });
+    }
+    Ok(S3Keys::Role(told))
+}
+
+/// With or without a scheme, as Go's client of Minio has it.
+fn endpoint(name: &str, told: &str, insecure: bool) -> Result<Url, SettingsError> {
+    let url = match told.contains("://") {
+        true => told.to_owned(),
+        false => format!("{}://{told}", if insecure { "http" } else { "https" }),
+    };
+    let parsed = Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    parsed.ok_or_else(|| SettingsError::Endpoint { name: name.to_owned(), endpoint: told.to_owned() })
 }
 
 #[cfg(test)]
@@ -163,15 +288,80 @@ mod tests {
     }
 
     #[test]
+    fn both_forms_name_buckets() {
+        let given = |token: Option<&str>| S3Keys::Given {
+            id: "i".to_owned(),
+            secret: Secret::new("s"),
+            token: token.map(Secret::new),
+        };
+        let s3 = |region: &str, endpoint: Option<&str>, keys| S3 {
+            bucket: "b".to_owned(),
+            region: region.to_owned(),
+            endpoint: endpoint.map(|url| url.parse().unwrap()),
+            keys,
+            make: false,
+        };
+        let guide = [
+            ("BACKEND", "s3"),
+            ("S3_BUCKET", "b"),
+            ("S3_REGION", "r"),
+            ("AWS_ACCESS_KEY_ID", "i"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+        ];
+        let go = "backend=s3 region=r bucket=b access_key_id=i secret_access_key=s";
+        let role = vec![(AmazonS3ConfigKey::RoleArn, "arn".to_owned())];
+        for (vars, name, expected) in [
+            (guide.to_vec(), "s3", s3("r", None, given(None))),
+            ([&guide[..], &[("AWS_SESSION_TOKEN", "t")]].concat(), "s3", s3("r", None, given(Some("t")))),
+            ([&guide[..], &[("S3_ENDPOINT", "http://h:1")]].concat(), "s3", s3("r", Some("http://h:1/"), given(None))),
+            ([&guide[..], &[("BACKEND_S3", "region=other")]].concat(), "s3", s3("other", None, given(None))),
+            (vec![("BACKEND_MAIN", go), ("DEFAULT_BACKEND", "main")], "main", s3("r", None, given(None))),
+            (
+                vec![
+                    ("BACKEND_M", "backend=minio endpoint=h:1 insecure=true bucket=b access_key_id=i"),
+                    ("BACKEND_M_SECRET_ACCESS_KEY", "s"),
+                    ("DEFAULT_BACKEND", "m"),
+                ],
+                "m",
+                S3 { make: true, ..s3("us-east-1", Some("http://h:1/"), given(None)) },
+            ),
+            (
+                vec![("BACKEND_A", "backend=s3 region=r bucket=b ec2_role=true"), ("DEFAULT_BACKEND", "a")],
+                "a",
+                s3("r", None, S3Keys::Role(vec![])),
+            ),
+            ([&guide[..3], &[("AWS_ROLE_ARN", "arn")]].concat(), "s3", s3("r", None, S3Keys::Role(role))),
+        ] {
+            let backends = [(name.to_owned(), Kind::S3(expected))].into();
+            assert_eq!(read(&vars), Ok(Settings { default: name.to_owned(), backends }), "{vars:?}");
+        }
+        assert!(!format!("{:?}", read(&guide)).contains("\"s\""), "secrets are not shown");
+    }
+
+    #[test]
     fn mistakes_are_told() {
         for (vars, message) in [
             (&[("BACKEND_A", "backend")][..], "BACKEND_A: \"backend\" is not key=value"),
             (&[("BACKEND_A", "path=/x")], "blobstore: the backend a has no type: it needs backend=<type>"),
             (
                 &[("BACKEND_A", "backend=tape")],
-                "blobstore: unknown backend \"tape\" for a: this version has postgres and local",
+                "blobstore: unknown backend \"tape\" for a: this version has postgres, local, s3 and minio",
             ),
-            (&[("BACKEND", "s3")], "blobstore: unknown backend \"s3\" for s3: this version has postgres and local"),
+            (&[("BACKEND", "s3")], "blobstore: the backend s3 needs bucket"),
+            (&[("BACKEND", "s3"), ("S3_BUCKET", "b")], "blobstore: the backend s3 needs region"),
+            (
+                &[("BACKEND_A", "backend=s3 bucket=b region=r")],
+                "blobstore: the backend a needs access_key_id and secret_access_key, or ec2_role=true",
+            ),
+            (
+                &[("BACKEND_A", "backend=s3 bucket=b region=r access_key_id=i")],
+                "blobstore: the backend a needs secret_access_key",
+            ),
+            (&[("BACKEND_A", "backend=minio bucket=b")], "blobstore: the backend a needs endpoint"),
+            (
+                &[("BACKEND_A", "backend=s3 bucket=b endpoint=ftp://x")],
+                "blobstore: the endpoint \"ftp://x\" of the backend a is no address of a server",
+            ),
             (
                 &[("BACKEND_POSTGRES", "backend=local")],
                 "blobstore: postgres is the name of the backend that is always there",

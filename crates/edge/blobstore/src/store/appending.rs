@@ -32,8 +32,9 @@ impl Store {
     /// A longer content in place of one that cannot change.
     async fn rewrite(&self, file: &File, first: Option<Bytes>, mut incoming: Incoming) -> Result<(), Error> {
         let Some(Place::Object(object)) = file.place() else { return Err(Error::NotFound) };
-        let local = self.backends.of(&file.backend)?;
-        let (known, mut writing, mut measure) = (local.read(object).await?, local.create().await?, Measure::new());
+        let backend = self.backends.of(&file.backend)?;
+        let (mut known, mut writing, mut measure) =
+            (backend.read(object).await?, backend.create(&file.content_type).await?, Measure::new());
         while measure.size() < file.size.unsigned_abs() {
             let piece = known.read(measure.size(), PIECE).await?;
             if piece.is_empty() {
@@ -64,7 +65,7 @@ impl Store {
             Some(there) => Err(Error::Offset { size: there.size, offset: file.size }),
             None => Err(Error::NotFound),
         };
-        self.name_object(&new, object, local, same).await
+        self.name_object(&new, object, backend, same).await
     }
 }
 

@@ -6,15 +6,23 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use sqlx::postgres::types::Oid;
 use sqlx::{Postgres, Transaction};
+use url::Url;
 
 use super::{Store, patient, position};
-use crate::backend::{large_object, local};
+use crate::backend::{Backend, Reading, large_object};
 use crate::error::Error;
 use crate::files::{self, File, Place};
 use crate::respond::Part;
 
 /// How often a file is looked up again when its content was replaced just then.
 const TRIES: u32 = 5;
+
+/// Where a content can be had.
+pub(crate) enum Found {
+    Here(Opened),
+    /// At an address of an object store, for a while.
+    Elsewhere(Url),
+}
 
 /// A file whose content can be read as it is now, whatever changes.
 pub(crate) struct Opened {
@@ -26,11 +34,11 @@ enum Content {
     /// With one view of names and large objects: what is removed meanwhile is there to the end.
     LargeObject(Transaction<'static, Postgres>, Oid),
     /// An open file: likewise.
-    Local(local::Reading),
+    Object(Reading),
 }
 
 impl Store {
-    pub(crate) async fn open(&self, name: &str) -> Result<Opened, Error> {
+    pub(crate) async fn open(&self, name: &str) -> Result<Found, Error> {
         let mut tries = 0;
         loop {
             let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
@@ -38,13 +46,18 @@ impl Store {
             let file = files::find(&mut transaction, name).await?.ok_or(Error::NotFound)?;
             let object = match file.place().ok_or(Error::NotFound)? {
                 Place::LargeObject(object) => {
-                    return Ok(Opened { file, content: Content::LargeObject(transaction, object) });
+                    let content = Content::LargeObject(transaction, object);
+                    return Ok(Found::Here(Opened { file, content }));
                 }
                 Place::Object(object) => object,
             };
             transaction.rollback().await?;
-            match self.backends.of(&file.backend)?.read(object).await {
-                Ok(reading) => return Ok(Opened { file, content: Content::Local(reading) }),
+            let backend = self.backends.of(&file.backend)?;
+            if let Backend::Bucket(bucket) = backend {
+                return Ok(Found::Elsewhere(bucket.address(object).await?));
+            }
+            match backend.read(object).await {
+                Ok(reading) => return Ok(Found::Here(Opened { file, content: Content::Object(reading) })),
                 Err(err) if tries >= TRIES => return Err(err),
                 Err(_) => tries += 1,
             }
@@ -59,7 +72,7 @@ impl Content {
             Self::LargeObject(transaction, object) => {
                 Ok(large_object::read(transaction, *object, position(offset), length).await?)
             }
-            Self::Local(reading) => reading.read(offset, length).await,
+            Self::Object(reading) => reading.read(offset, length).await,
         }
     }
 }

@@ -103,8 +103,30 @@ impl Blobstore {
         waited.unwrap_or_else(|_| panic!("waited in vain for {count} contents"));
     }
 
+    /// Why it does not run.
+    pub(crate) async fn ended(self) -> String {
+        let ended = tokio::time::timeout(flynn_patience::seconds(60), self.serving).await.expect("it ends in time");
+        flynn_types::error::with_causes(&ended.expect("no panic").expect_err("an error"))
+    }
+
     pub(crate) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Body) -> Answer {
-        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        self.request(method, &format!("http://{}{path}", self.address), headers, body).await
+    }
+
+    /// Gets something from another server.
+    pub(crate) async fn fetch(&self, url: &str, headers: &[(&str, &str)]) -> Answer {
+        self.request(Method::GET, url, headers, Body::empty()).await
+    }
+
+    /// Gets a file from where the answer says that it is.
+    pub(crate) async fn follow(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let answer = self.get_with(path, headers).await;
+        assert_eq!(answer.status, 302, "GET {path}");
+        self.fetch(answer.header("location"), headers).await
+    }
+
+    async fn request(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Body) -> Answer {
+        let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -157,8 +179,13 @@ pub(crate) fn files_below(folder: &Path) -> i64 {
 /// A folder besides the database, and which of them is for new contents.
 pub(crate) fn settings(folder: &Path, default: &str) -> Settings {
     let path = folder.to_str().expect("a path of ours");
-    let vars = [("BACKEND", "local"), ("LOCAL_PATH", path), ("DEFAULT_BACKEND", default)];
-    Settings::from_vars(vars.map(|(name, value)| (name.to_owned(), value.to_owned()))).expect("settings")
+    variables(&[("BACKEND", "local"), ("LOCAL_PATH", path), ("DEFAULT_BACKEND", default)])
+}
+
+/// What these variables say.
+pub(crate) fn variables(vars: &[(&str, &str)]) -> Settings {
+    let vars = vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Settings::from_vars(vars).expect("settings")
 }
 
 /// The tag of a content.

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
+use axum::http::header::LOCATION;
 use axum::routing::get;
 use flynn_types::host::{JobStatus, Mountspec};
 use tokio::net::TcpListener;
 
 use crate::support::{Dir, TestHost, job, spec, squashfs};
 
-/// Serves bytes at `/layer`, half of them at `/cut`, refuses at `/secret`.
+/// Serves bytes at `/layer`, half of them at `/cut`, refuses at `/secret`, leads from `/moved` to `/layer`, and from `/circle`
+/// nowhere.
 async fn server(bytes: Vec<u8>) -> (String, Arc<AtomicUsize>) {
     let (bytes, count) = (Bytes::from(bytes), Arc::new(AtomicUsize::new(0)));
     let counter = Arc::clone(&count);
@@ -26,6 +28,8 @@ async fn server(bytes: Vec<u8>) -> (String, Arc<AtomicUsize>) {
             }),
         )
         .route("/cut", get(move || std::future::ready(Body::from(half.clone()))))
+        .route("/moved", get(|| std::future::ready((StatusCode::FOUND, [(LOCATION, "/layer")]))))
+        .route("/circle", get(|| std::future::ready((StatusCode::FOUND, [(LOCATION, "/circle")]))))
         .route("/secret", get(|| std::future::ready(StatusCode::FORBIDDEN)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -96,6 +100,21 @@ async fn a_layer_that_is_not_what_was_promised_is_not_kept() {
         assert!(!error.contains('\n'), "{error}");
     }
     assert!(host.volumes.list().is_empty(), "{:?}", host.volumes.list());
+    host.leave().await;
+}
+
+#[tokio::test]
+async fn a_layer_is_fetched_from_where_the_answer_leads() {
+    let dir = Dir::new();
+    let host = TestHost::start(&dir).await;
+    let bytes = squashfs(&dir, &[("bin/sh", b"#!")]);
+    let (base, count) = server(bytes.clone()).await;
+    let error = failure(&host, "host1-1", spec(&bytes, &format!("{base}/circle"))).await;
+    assert!(error.contains("redirects"), "{error}");
+    // It gets as far as its container, which this host cannot start.
+    let error = failure(&host, "host1-2", spec(&bytes, &format!("{base}/moved"))).await;
+    assert!(error.contains("/nonexistent/supervisor"), "{error}");
+    assert_eq!(count.load(Ordering::SeqCst), 1);
     host.leave().await;
 }
 
