@@ -57,10 +57,10 @@ pub struct Missing {
 /// The parts that do not run, in the order of who needs whom.
 pub fn missing(view: &View) -> Vec<Missing> {
     let databases = view.databases.iter().flat_map(|(service, state)| {
-        let frozen = state.freeze.is_some();
         let primary = state.primary.as_ref().map(|peer| (Part::Primary(service.clone()), peer));
         let sync = state.sync.as_ref().map(|peer| (Part::Sync(service.clone()), peer));
-        let peers = primary.into_iter().chain(sync).filter(move |_| !frozen);
+        // Also of a state that is frozen, as that of a single peer always is: who starts again has the role it had.
+        let peers = primary.into_iter().chain(sync);
         peers.filter_map(|(part, peer)| Some(Missing { part, candidates: peer_jobs(view, service, peer)? }))
     });
     let controller = (!view.controller).then(|| stateless(view, CONTROLLER)).flatten();
@@ -234,9 +234,10 @@ mod tests {
         ];
         let mut view = view(jobs);
         view.databases.insert("postgres".into(), state("a-1", Some("b-4")));
-        assert_eq!(found(&view), [is("the primary of postgres", &["a-2"]), is("the sync of postgres", &["b-4"])]);
+        let both = [is("the primary of postgres", &["a-2"]), is("the sync of postgres", &["b-4"])];
+        assert_eq!(found(&view), both);
         view.databases.get_mut("postgres").unwrap().freeze = Some(Freeze::default());
-        assert_eq!(found(&view), []);
+        assert_eq!(found(&view), both);
     }
 
     #[test]

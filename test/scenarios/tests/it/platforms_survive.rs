@@ -58,7 +58,7 @@ fn a_node_without_power_comes_back_with_its_apps_and_all_that_was_acknowledged()
     let host = platform.cluster.host(0);
     let (app, release) = app(&platform, "shop", "one", 2);
     let mut acknowledged = 0;
-    for round in 1..=repeats().div_ceil(3) {
+    for round in 1..=repeats().div_ceil(5) {
         let moment = Duration::from_millis(random.random_range(0..3000));
         acknowledged = std::thread::scope(|scope| {
             let writer = scope.spawn(|| count(&platform, &app, acknowledged));
