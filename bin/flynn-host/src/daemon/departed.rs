@@ -41,6 +41,8 @@ pub(super) async fn withdraw(
         };
         if tokio::time::timeout(INTERVAL, ended).await.is_ok() {
             tokio::time::sleep(GRACE).await;
+            // What else has ended by now is seen by the same comparison.
+            events = events.resubscribe();
         }
         for (service, id, job) in left(&host, &registry) {
             match client.remove_instance(&service, &id).await {

@@ -168,7 +168,7 @@ impl Host {
 
     /// Whether this host has run the job, and does not any more. Not of jobs that it does not remember.
     pub fn has_ended(&self, job: &JobId) -> bool {
-        self.runner.book.get(job).is_some_and(|job| !job.status.is_active())
+        self.runner.book.has_ended(job)
     }
 
     /// All endpoints of the API.

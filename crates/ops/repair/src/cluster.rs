@@ -23,8 +23,8 @@ const DATABASES: [&str; 3] = ["postgres", "mariadb", "mongodb"];
 /// What was seen of a cluster at one time.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// Hosts that answered.
-    pub hosts: BTreeMap<HostId, HostView>,
+    /// Hosts that answered, each with all the jobs that it remembers, those that ended included.
+    pub hosts: BTreeMap<HostId, Vec<ActiveJob>>,
     /// Hosts that did not, and why.
     pub silent: Vec<String>,
     /// A controller is registered.
@@ -33,13 +33,6 @@ pub struct View {
     pub scheduler: bool,
     /// What the databases' peers keep in discovery.
     pub databases: BTreeMap<String, ClusterState>,
-}
-
-/// A host and what it remembers.
-#[derive(Clone, Debug, Default)]
-pub struct HostView {
-    /// All, those that ended included.
-    pub jobs: Vec<ActiveJob>,
 }
 
 /// The way to the cluster: discovery, and the hosts that it knows.
@@ -100,7 +93,7 @@ impl Cluster {
         for ((id, _), answer) in clients.into_iter().zip(answers) {
             match answer {
                 Ok(jobs) => {
-                    view.hosts.insert(id, HostView { jobs: jobs.into_values().collect() });
+                    view.hosts.insert(id, jobs.into_values().collect());
                 }
                 Err(err) => view.silent.push(format!("host {id}: {}", flynn_types::error::with_causes(&err))),
             }

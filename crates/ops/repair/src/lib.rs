@@ -17,7 +17,7 @@ mod monitor;
 mod patience;
 mod plan;
 
-pub use cluster::{Cluster, HostView, View};
+pub use cluster::{Cluster, View};
 pub use error::Error;
 pub use fix::{Fix, fix};
 pub use monitor::{SERVICE, monitor};

@@ -71,7 +71,7 @@ pub fn missing(view: &View) -> Vec<Missing> {
 }
 
 fn jobs<'a>(view: &'a View, app: &'a str, kind: &'a str) -> impl Iterator<Item = (&'a HostId, &'a ActiveJob)> {
-    let all = view.hosts.iter().flat_map(|(id, host)| host.jobs.iter().map(move |job| (id, job)));
+    let all = view.hosts.iter().flat_map(|(id, jobs)| jobs.iter().map(move |job| (id, job)));
     all.filter(move |(_, job)| job.job.meta(metadata::APP_NAME) == app && job.job.meta(metadata::TYPE) == kind)
 }
 
@@ -135,7 +135,6 @@ mod tests {
     use flynn_types::time::GoTime;
 
     use super::*;
-    use crate::cluster::HostView;
 
     /// A job by its id, with how long ago it was made.
     fn job(id: &str, app: &str, kind: &str, release: &str, status: JobStatus, age: i64) -> ActiveJob {
@@ -154,10 +153,10 @@ mod tests {
     }
 
     fn view(jobs: Vec<ActiveJob>) -> View {
-        let mut hosts = BTreeMap::<HostId, HostView>::new();
+        let mut hosts = BTreeMap::<HostId, Vec<ActiveJob>>::new();
         for job in jobs {
             let host = job.job.id.split('-').next().unwrap().parse().unwrap();
-            hosts.entry(host).or_default().jobs.push(job);
+            hosts.entry(host).or_default().push(job);
         }
         View { hosts, controller: true, scheduler: true, ..View::default() }
     }

@@ -242,11 +242,15 @@ async fn a_database_whose_host_vanished_without_a_word_is_noticed() {
     let mut other = PgConnection::connect_with(&server.options()).await.unwrap();
     let mut lock = other.begin().await.unwrap();
     lock.execute("LOCK TABLE apps IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    // Within its transaction the other one sees activity as it was at first.
+    let mut watcher = PgConnection::connect_with(&server.options()).await.unwrap();
     let body = json!({ "name": "waits" });
     let waiting = controller.post("/apps", &body);
     let losing = async {
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut *lock).await.unwrap() == 0 {
+        let deadline = Instant::now() + flynn_patience::seconds(30);
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watcher).await.unwrap() == 0 {
+            assert!(Instant::now() < deadline, "no statement waits for the lock");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         way.lose();

@@ -177,28 +177,33 @@ fn j17_j18_what_was_missed_shows_at_the_next_listing() {
     cluster.check();
 }
 
+/// The controller has a record like that of `job`, of one that nobody has.
+fn add_orphan(cluster: &mut Cluster, job: Uuid) -> Uuid {
+    let mut orphan = cluster.controller.jobs[&job].clone();
+    let uuid = Uuid::from_u128(5);
+    orphan.uuid = uuid.to_string();
+    cluster.controller.jobs.insert(uuid, orphan);
+    uuid
+}
+
 #[test]
 fn j19_records_of_jobs_that_nobody_has_are_set_to_down_and_wrong_ones_are_written_again() {
     let (mut cluster, _, job) = with_one_job();
-    let mut orphan = cluster.controller.jobs[&job].clone();
-    orphan.uuid = Uuid::from_u128(5).to_string();
-    cluster.controller.jobs.insert(Uuid::from_u128(5), orphan);
+    let orphan = add_orphan(&mut cluster, job);
     cluster.controller.jobs.get_mut(&job).unwrap().state = Some(flynn_types::controller::JobState::Pending);
     cluster.run(Duration::from_secs(31));
     let state = |uuid| cluster.controller.jobs[&uuid].state.unwrap().as_str();
-    assert_eq!((state(Uuid::from_u128(5)), state(job)), ("down", "up"));
+    assert_eq!((state(orphan), state(job)), ("down", "up"));
 }
 
 #[test]
 fn j19_a_scheduler_that_takes_over_compares_at_once() {
     let (mut cluster, _, job) = with_one_job();
-    let mut orphan = cluster.controller.jobs[&job].clone();
-    orphan.uuid = Uuid::from_u128(5).to_string();
-    cluster.controller.jobs.insert(Uuid::from_u128(5), orphan);
+    let orphan = add_orphan(&mut cluster, job);
     cluster.start_scheduler(7);
     cluster.lead(1);
     cluster.run(Duration::from_secs(5));
-    assert_eq!(cluster.controller.jobs[&Uuid::from_u128(5)].state.unwrap().as_str(), "down");
+    assert_eq!(cluster.controller.jobs[&orphan].state.unwrap().as_str(), "down");
 }
 
 #[test]

@@ -148,6 +148,11 @@ impl JobBook {
         Ok(target)
     }
 
+    /// Whether the job is known, and neither starts nor runs.
+    pub(crate) fn has_ended(&self, id: &JobId) -> bool {
+        self.table().get(id).is_some_and(|job| !job.status.is_active())
+    }
+
     /// A listed job.
     pub(crate) fn get(&self, id: &JobId) -> Option<ActiveJob> {
         self.table().get(id).cloned()
